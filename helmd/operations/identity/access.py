@@ -1,8 +1,8 @@
-"""How Helm gets access to Keycloak's realm, and gives up what it needed for that.
+"""Helm's access to Keycloak's realm.
 
-At first there is the temporary admin of the realm master that Keycloak makes when it first starts, with a password that
-set-up generated (``KC_BOOTSTRAP_ADMIN_...`` in its environment file). With that, Helm makes a client of its own in the
-suite's realm, which has the rights to administer this realm alone, and in the end removes the temporary admin.
+Keycloak creates a temporary admin of the realm master at its first start, with a password that set-up generated
+(``KC_BOOTSTRAP_ADMIN_...`` in its environment file). As this admin, Helm creates its own client in the suite's realm,
+with the roles to administer this realm only, and finally removes the temporary admin.
 """
 
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ BY_ADMIN = (
     "Run: helmctl keycloak setup --login NAME, with an admin of Keycloak's realm master\n"
     "Without such an admin, run: helmctl keycloak recover-admin, which restarts Keycloak"
 )
-"""What to do when Helm's own client is of no use."""
+"""The hint if Helm's own client has no access."""
 
 
 class NoAccessError(KeycloakError):
@@ -81,10 +81,10 @@ def bootstrap_login(keycloak: str, layout: Layout) -> AdminLogin | None:
 def ensure_own_client(
     server: Server, keycloak: str, layout: Layout, wanted: WantedRealm, given: AdminLogin | None, notify: Report
 ) -> Session:
-    """Return a session as Helm's client with its rights; realm and client are made where they are missing.
+    """Return a session as Helm's client with its roles; realm and client are created if missing.
 
     GIVEN, an admin of the realm master, is used for that in any case; the temporary admin only if the client has no
-    access. Raises KeycloakError, with what to do, if there is no way in.
+    access. Raises KeycloakError, with what to do, if no login is possible.
     """
     login = given
     if login is None:
@@ -120,7 +120,7 @@ def checked_session(server: Server, layout: Layout, wanted: WantedRealm) -> Sess
 
 
 def missing_rights(realm: str, refused: RightsError | None = None) -> RightsError:
-    """Return what to say when Helm's client lacks rights, as Keycloak did when it REFUSED a request."""
+    """Return the error if Helm's client lacks roles; REFUSED is Keycloak's error, if any."""
     said = refused.sentence if refused else f"client {ADMIN_CLIENT} of realm {realm} lacks rights"
     return RightsError(
         f"{said}; its service account needs the roles {', '.join(ADMIN_ROLES)} of realm-management", hint=BY_ADMIN
@@ -128,7 +128,7 @@ def missing_rights(realm: str, refused: RightsError | None = None) -> RightsErro
 
 
 def _make_client(admin: Session, layout: Layout, wanted: WantedRealm, notify: Report) -> None:
-    """Make the realm and Helm's client with its secret and roles, as far as they are missing."""
+    """Create the realm and Helm's client with its secret and roles, if missing."""
     present = admin.get(path_of(wanted.name))
     if present is None:
         admin.post(
@@ -142,7 +142,7 @@ def _make_client(admin: Session, layout: Layout, wanted: WantedRealm, notify: Re
         )
         notify(f"created realm {wanted.name}")
     elif not present.get("enabled"):
-        # Nobody can log in to it, nor can Helm.
+        # It is disabled: nobody can log in to it.
         admin.put(path_of(wanted.name), {"realm": wanted.name, "enabled": True})
         notify(f"enabled realm {wanted.name}")
     if create_atomically(layout.admin_client_secret, token_urlsafe(32) + "\n"):

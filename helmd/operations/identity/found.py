@@ -1,4 +1,4 @@
-"""Reading a realm from Keycloak, and changing it to what is wanted, by as few requests as that takes."""
+"""Reading a realm from Keycloak, and changing it as needed, with as few requests as possible."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from helmd.model.identity.realm import MANAGEMENT_CLIENT, WantedClient, WantedRe
 
 
 def read_realm(session: Session, wanted: WantedRealm) -> FoundRealm | None:
-    """Return the realm as Keycloak has it, with the clients and groups that are WANTED, or None if there is none."""
+    """Return the present realm, with those of its clients and groups that are WANTED, or None if it does not exist."""
     representation = session.get(path_of(wanted.name))
     if representation is None:
         return None
@@ -31,7 +31,7 @@ def read_realm(session: Session, wanted: WantedRealm) -> FoundRealm | None:
 
 
 def read_client(session: Session, realm: str, wanted: WantedClient) -> FoundClient | None:
-    """Return the client as Keycloak has it, or None if there is none."""
+    """Return the present client, or None if it does not exist."""
     clients = path_of(realm, "clients")
     representation = named(session.get(clients, clientId=wanted.client_id), "clientId", wanted.client_id)
     if representation is None:
@@ -85,7 +85,7 @@ def change_client(session: Session, realm: str, wanted: WantedClient, found: Fou
 
 
 def change_roles(session: Session, realm: str, wanted: WantedClient, found: FoundClient) -> Iterator[str]:
-    """Give the client's service account the roles that it must have, and take the others of realm-management.
+    """Assign the needed roles to the client's service account, and remove other roles of realm-management.
 
     Only an admin of the realm master may do that (26.4.0).
     """
@@ -103,7 +103,7 @@ def change_roles(session: Session, realm: str, wanted: WantedClient, found: Foun
 
 
 def management_id(session: Session, realm: str) -> str:
-    """Return the id of the client whose roles are the rights to administer the realm."""
+    """Return the id of the client realm-management, whose roles are those for administering the realm."""
     found = named(session.get(path_of(realm, "clients"), clientId=MANAGEMENT_CLIENT), "clientId", MANAGEMENT_CLIENT)
     if found is None:
         raise KeycloakError(

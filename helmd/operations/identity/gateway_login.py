@@ -1,7 +1,7 @@
-"""A login at the gateway as a browser does it, to see a page as the gateway passes it on. Blocks, for a limited time.
+"""A login at the gateway like a browser's, to get a page as forwarded by the gateway. Blocks, for a limited time.
 
-Nothing is sent before the kernel has said that it is the gateway's unit at the other end of the connection: any service
-could listen on its port while it does not. Therefore responses are not trusted.
+Nothing is sent before the peer of the connection is identified as the gateway's unit: any service could listen on its
+port while it does not. Therefore responses are not trusted.
 """
 
 import contextlib
@@ -26,32 +26,32 @@ from helmd.model.urls import origin_of
 LOGOUT_PATH = "/logout"
 """The path of the gateway that ends a session of its own."""
 VISIT_SECONDS = 60.0
-"""For the whole login, redirects and pages included."""
+"""Time limit in seconds of the whole login, redirects and pages included."""
 _REQUEST_SECONDS = 15.0
 _MAX_REDIRECTS = 12
 _LARGEST = 2 << 20
-"""Bytes of a page that are read."""
+"""Maximum number of bytes read of a page."""
 _MAX_COOKIES = 40
 _LONGEST_COOKIE = 8 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _ACCEPTED_SECONDS = 0.5
-"""How long a connection may take to be the listener's, once it is there."""
+"""Time limit in seconds for an established connection to be accepted by the listener."""
 _AGENT = "HiveMatrix-Helm (page probe)"
 
 LocatePeer = Callable[[socket.socket], Peer]
 
 
 class GatewayPageError(HelmError):
-    """The page could not be seen; the text says why."""
+    """The page could not be fetched; the text is the reason."""
 
 
 class ProbeRefusedError(GatewayPageError):
-    """Keycloak does not let the technical account in: trying again does not help."""
+    """Keycloak refuses the login of the technical account, so that a retry would fail as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Where the gateway is reached, by whom, and the UNIT that must answer. ``url`` is the origin that browsers use."""
+    """The address of the gateway, and the unit that must be the peer. ``url`` is the origin that browsers use."""
 
     url: str
     port: int
@@ -60,7 +60,7 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class SeenPage:
-    """An answer."""
+    """A response."""
 
     url: str
     status: int
@@ -70,7 +70,7 @@ class SeenPage:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A form that asks for a password."""
+    """A form with a password field."""
 
     action: str
     hidden: Mapping[str, str]
@@ -86,7 +86,7 @@ class GatewayBrowser:
         self._deadline = time.monotonic() + seconds
         self._seconds = seconds
         self._connection: socket.socket | None = None
-        # A server that answers a byte now and then would keep every single read within its own limit.
+        # A server that sends single bytes would not exceed the timeout of any read.
         self._watch = threading.Timer(seconds, self._give_up)
         self._watch.daemon = True
 
@@ -100,7 +100,7 @@ class GatewayBrowser:
         self._watch.cancel()
 
     def see(self, path: str, username: str, password: str) -> str:
-        """Return the page at PATH for the user, who logs in on the way there.
+        """Return the page at PATH for the user, after a login.
 
         Raises GatewayPageError, ProbeRefusedError.
         """
@@ -111,7 +111,7 @@ class GatewayBrowser:
         return page.text
 
     def visit(self, path: str, username: str, password: str) -> SeenPage:
-        """As `see`, with whatever is answered after the login."""
+        """As `see`, with any response after the login."""
         page = self._follow(SeenPage(self._gateway.url, 302, path, ""))
         form = None if _is_at(page, path) else _password_form(page.text)
         if form is not None:
@@ -122,11 +122,11 @@ class GatewayBrowser:
         return page
 
     def fetch(self, path: str) -> SeenPage:
-        """Return what PATH is answered with in this session, without following redirects. Raises GatewayPageError."""
+        """Return the response for PATH in this session, without following redirects. Raises GatewayPageError."""
         return self._ask("GET", self._gateway.url, path, None)
 
     def leave(self) -> None:
-        """End the session at the gateway, and with it that at Core, where it has a way to. Never raises."""
+        """End the session at the gateway, and with it that at Core, if the gateway supports that. Never raises."""
         with contextlib.suppress(GatewayPageError):
             self._ask("GET", self._gateway.url, LOGOUT_PATH, None)
 
@@ -186,7 +186,7 @@ class GatewayBrowser:
             if len(content) > _LARGEST:
                 raise GatewayPageError(f"a page is longer than {_LARGEST >> 20} MiB")
         if time.monotonic() >= self._deadline:
-            # The connection was ended here, which looks like the end of the answer.
+            # The connection was closed here, which looks like the end of the response.
             raise TimeoutError
         for cookie in response.headers.get_all("Set-Cookie", []):
             self._take(cookie)
@@ -207,7 +207,7 @@ class GatewayBrowser:
                 made.connect(address)
                 self._connection = made
                 if secure:
-                    # Whether it is the gateway is asked of the kernel; the handshake contains no secret.
+                    # The peer is identified by the kernel; the handshake contains no secret.
                     made = self._connection = unverified_context().wrap_socket(made, server_hostname=host)
                 other = self._other_peer(made)
                 if not other:
@@ -221,7 +221,7 @@ class GatewayBrowser:
         raise GatewayPageError(f"the gateway does not answer on port {self._gateway.port}: {printable(problem, 100)}")
 
     def _other_peer(self, connection: socket.socket) -> str:
-        """Return who is at the other end; empty if it is the gateway's unit."""
+        """Return the peer; empty if it is the gateway's unit."""
         until = time.monotonic() + _ACCEPTED_SECONDS
         while True:
             peer = self._locate(connection)
@@ -232,7 +232,7 @@ class GatewayBrowser:
             time.sleep(0.02)
 
     def _take(self, cookie: str) -> None:
-        """Keep a cookie, or forget it (RFC 6265, section 5.2): all are of one host."""
+        """Store a cookie, or remove it (RFC 6265, section 5.2); all are of one host."""
         pair, *attributes = cookie.split(";")
         name, found, value = pair.strip().partition("=")
         known = dict(each.strip().partition("=")[::2] for each in attributes)

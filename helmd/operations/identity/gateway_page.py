@@ -1,4 +1,4 @@
-"""What the gateway adds to pages, learned by helmd with an account for this alone, and kept while the gateway runs."""
+"""What the gateway adds to pages, determined with helmd's technical account, and cached while the gateway runs."""
 
 import asyncio
 import logging
@@ -37,15 +37,15 @@ from helmd.operations.identity.gateway_login import (
 from helmd.operations.identity.probe_account import probe_password
 
 GATEWAY_LOOK_SECONDS = 2.0
-"""How often it is looked whether the gateway has restarted."""
+"""Interval in seconds of checks whether the gateway has restarted."""
 LEARN_AGAIN_SECONDS = 24 * 3600.0
-"""A gateway may load other code without a restart of its unit."""
+"""Seconds after which it is determined again, since a gateway may load other code without a restart of its unit."""
 PAUSES = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 """Delays in seconds after failed attempts; the last one is repeated."""
 REFUSED_SECONDS = 6 * 3600.0
-"""The same after Keycloak has refused the login, since it locks an account after some of them."""
+"""Delay in seconds after a refused login, since Keycloak locks accounts after some of them."""
 _SESSIONS = 2
-"""With what differs between them, a hash would not fit."""
+"""Number of sessions to compare: hashes can't be used for content that differs between sessions."""
 _AGAIN = "helmd tries again by itself. See: helmctl status nexus core keycloak"
 _REFUSED = "Run: rm {file}; helmctl keycloak setup"
 
@@ -53,8 +53,8 @@ _log = logging.getLogger(__name__)
 
 
 class GatewayPages:
-    """Learns when the gateway has restarted. SUITE gives the services; RUN_OF the invocation id of the gateway's unit
-    while it is healthy, else an empty text; LOCATE names the peer of a connection.
+    """Determines it when the gateway has restarted. SUITE returns the services; RUN_OF the invocation id of the
+    gateway's unit while it is healthy, else an empty text; LOCATE names the peer of a connection.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class GatewayPages:
         self._retry_at = 0.0
         self._stamp: tuple[int, int] | None = None
         self.marker = f"helm-page-probe-{token_hex(16)}"
-        """What the page that is looked at holds."""
+        """The content of the probe page."""
 
     @property
     def injected(self) -> Injected:
-        """What may be allowed on pages that pass through the gateway; nothing while that is not known.
+        """What is to be allowed on pages behind the gateway; nothing while unknown.
 
-        When the gateway has restarted, what was learned before is used until the first attempt since then has ended.
+        After a restart of the gateway, the previous result is used until the first attempt has ended.
         """
         return self._page.injected
 
@@ -94,7 +94,7 @@ class GatewayPages:
             await asyncio.sleep(GATEWAY_LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Learns, if it is time to. Never raises."""
+        """Determine it, if due. Never raises."""
         suite = self._suite()
         service, run = suite.services.get(GATEWAY), self._run_of()
         if service is None or service.external or service.port is None or not run:
@@ -140,7 +140,7 @@ class GatewayPages:
         return LearnedPage(run, self._now(), 0.0, NOTHING_INJECTED, trouble, hint)
 
     def _learn(self, service: Service, suite: Registry) -> Injected:
-        """Log in as often as it takes. Blocks. Raises HelmError, InjectedError."""
+        """Log in _SESSIONS times and compare the pages. Blocks. Raises HelmError, InjectedError."""
         password = probe_password(self._places)
         if not password:
             raise GatewayPageError(

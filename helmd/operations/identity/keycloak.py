@@ -1,6 +1,6 @@
 """``helmctl keycloak setup`` and ``status``: compare the realm with what the suite needs; change what differs.
 
-Each step looks at what is there and makes what is missing, so an interrupted set-up is finished by the next one.
+Each step creates only what is missing, so that an interrupted set-up is completed by the next one.
 """
 
 import string
@@ -44,7 +44,7 @@ from helmd.systemd.bus import Manager
 
 _PASSWORD_LENGTH = 20
 _LETTERS = string.ascii_lowercase, string.ascii_uppercase, string.digits
-"""Each of them is in a password, since a realm may require that."""
+"""Character classes of passwords: each has one of all, since a realm may require that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class RealmStatus:
 
 
 def realm_status(registry: Registry, layout: Layout, settings: Settings, manager: Manager) -> RealmStatus:
-    """Compare, and change nothing. Raises KeycloakError while Keycloak can't be asked, with what to do."""
+    """Compare without changes. Raises KeycloakError, with what to do, while Keycloak can't be queried."""
     refuse_while_upgrading(layout)
     keycloak = keycloak_unit(registry)
     wanted = wanted_realm(keycloak.service, registry, settings)
@@ -134,7 +134,7 @@ def refuse_while_upgrading(layout: Layout) -> None:
 
 
 def _changed(session: Session, wanted: WantedRealm, notify: Report) -> FoundRealm:
-    """Return the realm after it was changed to what is WANTED; says what differed, then what was done."""
+    """Change the realm to what is WANTED and return it; report what differed, then what was done."""
     found = read_realm(session, wanted)
     if found is None:
         raise KeycloakError(f"realm {wanted.name} is gone again; another program changes it")
@@ -145,7 +145,7 @@ def _changed(session: Session, wanted: WantedRealm, notify: Report) -> FoundReal
         notify(change)
     if different:
         found = read_realm(session, wanted)
-        # The roles of Helm's client are a matter of `ensure_own_client`: it can't change them itself.
+        # The roles of Helm's client are left to `ensure_own_client`: the client can't change them itself.
         if found is None or (left := [each for each in differences(wanted, found) if each.setting != ROLES_SETTING]):
             kept = "; ".join(map(str, left)) if found else f"realm {wanted.name} is missing"
             raise KeycloakError(f"Keycloak did not take the change: {kept}", hint="See its log: helmctl logs keycloak")
@@ -155,7 +155,7 @@ def _changed(session: Session, wanted: WantedRealm, notify: Report) -> FoundReal
 def _of_files(
     session: Session, registry: Registry, layout: Layout, found: FoundRealm, write: bool
 ) -> Iterator[Difference]:
-    """Yield what the ``.flaskenv`` of services lack; with WRITE they then have it."""
+    """Yield what the ``.flaskenv`` of services lack; with WRITE, add it."""
     client = found.clients.get(CORE_CLIENT)
     if client is None:
         return
@@ -178,7 +178,7 @@ def _give_secrets(
 ) -> None:
     """Put the secret of Core's client where services read it; say which of them must be restarted.
 
-    A file that can't be written keeps nothing else from being set up.
+    A file that can't be written is only reported.
     """
     names = []
     try:
@@ -193,8 +193,8 @@ def _give_secrets(
 
 
 def _ensure_probe_account(session: Session, wanted: WantedRealm, layout: Layout, notify: Report) -> None:
-    """Make the account by which helmd sees pages through the gateway. Nothing else depends on it, so a realm that
-    refuses it is reported.
+    """Create the technical account for requests through the gateway. Nothing else depends on it, so a failure is only
+    reported.
     """
     try:
         for difference in account_differences(session, wanted, layout, write=True):
@@ -214,7 +214,7 @@ def _members(session: Session, realm: str) -> bool:
 
 
 def _first_admin(session: Session, wanted: WantedRealm, layout: Layout, notify: Report) -> FirstAdmin | None:
-    """Make the first admin if there is none. Its password is kept in a file until it was printed."""
+    """Create the first admin if there is none. Its password is stored in a file until it was printed."""
     realm = wanted.name
     user = named(session.get(path_of(realm, "users"), username=FIRST_ADMIN, exact="true"), "username", FIRST_ADMIN)
     if _members(session, realm):
@@ -235,7 +235,7 @@ def _first_admin(session: Session, wanted: WantedRealm, layout: Layout, notify: 
 
 
 def create_admin(session: Session, wanted: WantedRealm, username: str, password: str) -> None:
-    """Make a user in the group of admins, with a PASSWORD that must be changed at the first login."""
+    """Create a user in the group of admins, with a PASSWORD that must be changed at the first login."""
     session.post(
         path_of(wanted.name, "users"),
         {
@@ -265,7 +265,7 @@ def _pending_password(file: Path) -> str:
 
 
 def generate_password() -> str:
-    """Return a password that Keycloak's usual password policies accept."""
+    """Generate a password that conforms to Keycloak's common password policies."""
     while True:
         password = "".join(choice("".join(_LETTERS)) for _ in range(_PASSWORD_LENGTH))
         if all(set(password) & set(letters) for letters in _LETTERS):

@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, for what may not look at sockets itself."""
+"""Credentials of the peer of a connection, for packages that may not import `helmd.health`."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""The technical account by which helmd sees pages as the gateway passes them on: nobody's, without groups and roles."""
+"""The technical account for requests through the gateway, without groups and roles."""
 
 import os
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ def probe_password(layout: Layout) -> str:
 
 
 def account_differences(session: Session, wanted: WantedRealm, layout: Layout, write: bool) -> Iterator[Difference]:
-    """Yield where the account is not as it must be; with WRITE it then is. Raises KeycloakError, OSError.
+    """Yield differences of the account from what is needed; with WRITE, fix them. Raises KeycloakError, OSError.
 
-    The password's file is written last: a set-up that is interrupted before gives the account another one.
+    The password's file is written last: after an interruption the next set-up sets a new password.
     """
     users, password = path_of(wanted.name, "users"), probe_password(layout)
     settings = _settings(wanted)
@@ -43,7 +43,7 @@ def account_differences(session: Session, wanted: WantedRealm, layout: Layout, w
         user = named(session.get(users, username=PROBE_USER, exact="true"), "username", PROBE_USER)
         if user is None:
             raise KeycloakError(f"{_SUBJECT} is gone again; another program changes realm {wanted.name}")
-        # Keycloak gives each new user roles; this one is to have none.
+        # Keycloak assigns default roles to new users; this one gets none.
         for _ in _rights(session, wanted.name, str(user["id"]), write=True):
             pass
         _keep(layout, password)
@@ -95,7 +95,7 @@ def _rights(session: Session, realm: str, user: str, write: bool) -> Iterator[Di
 
 
 def _new_password() -> str:
-    """With a character of each kind, since a realm may require that."""
+    """Generate a password with a character of each class, since a realm may require that."""
     return f"Aa1-{token_urlsafe(24)}"
 
 

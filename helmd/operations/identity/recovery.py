@@ -25,7 +25,7 @@ from helmd.operations.identity.server import KeycloakUnit, Report, keycloak_unit
 from helmd.systemd.bus import Manager
 
 _COMMAND_SECONDS = 180.0
-"""More than Keycloak's command takes, which is about 10 s on a quiet machine."""
+"""Time limit of Keycloak's command in seconds, which takes about 10 s on an idle machine."""
 
 
 def recover_admin(
@@ -36,9 +36,9 @@ def recover_admin(
     notify: Report,
     username: str = FIRST_ADMIN,
 ) -> FirstAdmin:
-    """Let the user log in as an admin of the suite, with a new password that must be changed at the first login.
+    """Make the user an admin of the suite, with a new password that must be changed at the first login.
 
-    The user is made if there is none. Keycloak is stopped for a while only if Helm's client has no access to the realm.
+    The user is created if missing. Keycloak is only stopped if Helm's client has no access to the realm.
     Raises KeycloakError, and LockedError while another process sets Keycloak up.
     """
     keycloak = keycloak_unit(registry)
@@ -59,7 +59,7 @@ def recover_admin(
 
 
 def _left_over(server: Server, keycloak: KeycloakUnit, layout: Layout) -> AdminLogin | None:
-    """Return the temporary admin that an interrupted attempt has made, if it can log in."""
+    """Return the temporary admin of an interrupted attempt, if it can log in."""
     login = bootstrap_login(keycloak.service.name, layout)
     try:
         if login is not None:
@@ -70,9 +70,9 @@ def _left_over(server: Server, keycloak: KeycloakUnit, layout: Layout) -> AdminL
 
 
 def make_temporary_admin(keycloak: KeycloakUnit, layout: Layout, manager: Manager, notify: Report) -> AdminLogin:
-    """Make an admin of the realm master, with Keycloak stopped meanwhile and started again.
+    """Create an admin of the realm master, while Keycloak is stopped, and start Keycloak again.
 
-    Its password is where set-up looks for that of Keycloak's first temporary admin, and removes it.
+    Its password is stored like that of Keycloak's first temporary admin, so that set-up removes it.
     """
     login = AdminLogin(f"helm-recovery-{token_hex(4)}", token_urlsafe(24))
     name, file = keycloak.service.name, layout.secrets_file(keycloak.service.name)
@@ -96,7 +96,7 @@ def _bootstrap(keycloak: KeycloakUnit, layout: Layout, manager: Manager) -> None
     home = layout.resolve(keycloak.service.path)
     command = launch.bootstrap_command(home, variables)
     try:
-        # Without a terminal, since it would ask there.
+        # Without a terminal, so that it does not prompt.
         done = subprocess.run(
             command,
             cwd=home,

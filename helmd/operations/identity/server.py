@@ -1,4 +1,4 @@
-"""Finding the suite's Keycloak, and starting it. It gets secrets only once it is known to be the one that listens."""
+"""Finding and starting the suite's Keycloak. Secrets are only sent once its unit is verified to be the listener."""
 
 import os
 import time
@@ -32,7 +32,7 @@ Report = Callable[[str], None]
 
 _PAUSE = 0.25
 _PROGRESS = 10.0
-"""Seconds after which it is said that a start is still being waited for."""
+"""Seconds after which a start that is still waited for is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def keycloak_unit(registry: Registry) -> KeycloakUnit:
 
 
 def running_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
-    """Return where Keycloak listens, once it answers. Raises KeycloakError while it does not, with what to do."""
+    """Return the address of Keycloak, which responds. Raises KeycloakError, with what to do, while it does not."""
     server = listening_server(keycloak, manager)
     if answers(server):
         return server
@@ -75,7 +75,7 @@ def running_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
 
 
 def listening_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
-    """Return where Keycloak listens. Raises KeycloakError while it does not, with what to do."""
+    """Return the address of Keycloak. Raises KeycloakError, with what to do, while it is not listening."""
     facts = manager.facts(keycloak.unit)
     if _listens(keycloak, facts):
         return keycloak.server
@@ -84,7 +84,7 @@ def listening_server(keycloak: KeycloakUnit, manager: Manager) -> Server:
         raise NotSetUpError(f"{name} has no unit yet", hint="Run: helmctl setup")
     if facts.active_state in ("inactive", "failed"):
         raise KeycloakAwayError(f"{name} is not running", hint=f"Start it: helmctl start {name}")
-    # Its own socket may have come since the look at it above.
+    # Its own socket may have been opened since the check above.
     if (holder := holder_of(keycloak.server.port)) and holder.unit != keycloak.unit:
         raise PortTakenError(
             f"port {keycloak.server.port} is taken by {holder}, not by {name}; no password was sent there",
@@ -107,9 +107,9 @@ def _listens(keycloak: KeycloakUnit, facts: UnitFacts) -> bool:
 
 
 def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> Server:
-    """Return where Keycloak listens, started if it was not running.
+    """Return the address of Keycloak, which is started if it is not running.
 
-    Its health is not waited for: that is the realm's.
+    Its health is not waited for, since that depends on the realm.
     """
     began, name = time.time(), keycloak.service.name
     facts = manager.facts(keycloak.unit)
@@ -119,7 +119,7 @@ def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> 
         notify(f"starting {name}")
     elif facts.active_state == "activating":
         notify(f"waiting for {name}, which is starting")
-    # On a busy machine, the first start is ended by systemd before it has made its tables; the next one goes on there.
+    # On a busy machine, systemd may end the first start before all tables are created; the next one continues there.
     deadline = time.monotonic() + 2 * keycloak.service.slowest_start
     said = waited = time.monotonic()
     while True:

@@ -1,6 +1,6 @@
-"""Sessions of browsers on disk: a file for each, mode 0600, so that they outlast helmd and need no PostgreSQL.
+"""Sessions of browsers on disk: a file for each, mode 0600, which survive restarts of helmd, without PostgreSQL.
 
-A file is called by a digest of the session's id: who reads the directory can't make a cookie of it.
+A file is named by a digest of the session's id, so that the directory contains no valid cookies.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 class SessionFiles:
-    """The sessions in DIRECTORY, which is made when the first one is written."""
+    """The sessions in DIRECTORY, which is created when the first one is written."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def read(self) -> dict[str, BrowserSession]:
-        """Return all sessions by digest. A file that can't be used is logged and left out."""
+        """Return all sessions by digest. Invalid files are logged and skipped."""
         found: dict[str, BrowserSession] = {}
         try:
             with opened_directory(self._directory) as directory:
@@ -53,12 +53,12 @@ class SessionFiles:
             write_in(directory, f"{digest}.json", text.encode(), 0o600)
 
     def remove(self, digest: str) -> None:
-        """Remove a session; one that is not there is no error. Raises OSError."""
+        """Remove a session, if it exists. Raises OSError."""
         (self._directory / f"{digest}.json").unlink(missing_ok=True)
 
 
 def session_of(stored: object) -> BrowserSession:
-    """Return the session that was stored. Raises ValueError for what is none."""
+    """Convert JSON to a session. Raises ValueError if invalid."""
     if not isinstance(stored, dict):
         raise ValueError("it is not a JSON object")
     known = {field.name for field in dataclasses.fields(BrowserSession)}

@@ -1,7 +1,7 @@
 """Machine tokens: issuing, revoking, finding. Their hashes are in a file among the account's secrets.
 
-helmctl and helmd both change that file; helmd looks at each request whether it is another one, so that a token is worth
-nothing as soon as it is revoked. It needs neither PostgreSQL nor Core.
+helmctl and helmd both change that file; helmd checks at each request whether it was replaced, so that revoking a token
+takes effect immediately. Neither PostgreSQL nor Core is needed.
 """
 
 import logging
@@ -32,7 +32,7 @@ from helmd.model.identity.machine_token import (
 from helmd.model.layout import Layout
 
 SAVE_AGAIN = timedelta(seconds=60)
-"""How far the file with the last uses may be behind."""
+"""Maximum age of the file with the last uses."""
 _LARGEST = 4 << 20
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class TokenStore:
         """Why the file can't be used, as a sentence; no token is valid then."""
 
     def tokens(self) -> tuple[MachineToken, ...]:
-        """Return all of them, as the file has them now; none where it can't be used (`trouble`)."""
+        """Return all tokens, from the present file; none if that can't be used (`trouble`)."""
         try:
             facts = os.lstat(self._path)
             version = (facts.st_ino, facts.st_mtime_ns, facts.st_size, facts.st_ctime_ns)
@@ -76,7 +76,7 @@ class TokenStore:
         self._by_digest = {token.digest: token for token in tokens}
 
     def create(self, wanted: NewToken, by: str) -> tuple[MachineToken, str]:
-        """Return a new token and its secret, which nobody can learn afterwards.
+        """Create a token; return it and its secret, which can't be retrieved later.
 
         Raises TokenExistsError, UsageError, LockedError, OSError, and HelmError while the file can't be used.
         """
@@ -108,7 +108,7 @@ class TokenStore:
         write_atomically(self._path, tokens_text(tokens), 0o600)
 
     def find(self, secret: str) -> MachineToken | None:
-        """Return the token with this SECRET, used now, or None if there is none, or it has expired."""
+        """Return the token with this SECRET and record its use; None if it does not exist or has expired."""
         if not looks_like_token(secret):
             return None
         self.tokens()
@@ -119,7 +119,7 @@ class TokenStore:
         return found
 
     def last_uses(self) -> dict[str, datetime]:
-        """Return when each token was last used, by id: what the file says, and what this process knows better."""
+        """Return the time of the last use of each token, by id, from the file and from this process."""
         try:
             known = uses_in(_text_of(self._uses_path))
         except (OSError, ValueError):
@@ -132,7 +132,7 @@ class TokenStore:
         return bool(self._used) and (self._saved_at is None or self._now() - self._saved_at >= SAVE_AGAIN)
 
     def save_uses(self) -> None:
-        """Write the last uses to their file, those of tokens that there are. Blocks. Never raises."""
+        """Write the last uses of existing tokens to their file. Blocks. Never raises."""
         if not self._used:
             return
         self._saved_at = self._now()

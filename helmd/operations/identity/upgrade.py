@@ -1,7 +1,7 @@
-"""``helmctl keycloak upgrade``: another version of Keycloak, with a copy of its database to go back to.
+"""``helmctl keycloak upgrade``: upgrading Keycloak, with a copy of its database for a rollback.
 
-A newer Keycloak changes its database when it first starts, and no older one can use that afterwards. What is needed to
-go back is written down before the first change, so that an upgrade that was interrupted is undone by the next one.
+A newer Keycloak migrates its database at its first start, after which older ones can't use it. The facts for a rollback
+are recorded before the first change, so that an interrupted upgrade is undone by the next one.
 """
 
 import json
@@ -35,24 +35,24 @@ COPY = f"{KEYCLOAK_ROLE}_before_upgrade"
 _PAUSE = 0.25
 _VERSION = re.compile(r"(\d+(?:\.\d+)+)")
 _OF_THE_ADMIN = ("conf", "providers", "themes")
-"""Directories of an installation in which an admin has files, which its successor gets (Keycloak's upgrading guide)."""
+"""Directories of an installation with files of the admin, which are copied (Keycloak's upgrading guide)."""
 _ALWAYS_TAKEN = ("conf/keycloak.conf",)
-"""Files that the successor has as well, but with nothing in them."""
+"""Files that are copied although the new installation has them, without content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """What an upgrade goes back to: the path of the service, and the text of ``services.toml``."""
+    """The target of a rollback: the path of the service, and the text of ``services.toml``."""
 
     path: str
     text: str
     changed: str
-    """The text that the upgrade gave the file; if it has another one by now, only the path is set."""
+    """The text that the upgrade wrote to the file; if it differs now, only the path is restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplacedKeycloak:
-    """A Keycloak that was replaced, and where it was before."""
+    """A Keycloak that was replaced, and its old path."""
 
     before: str
     after: str
@@ -83,9 +83,9 @@ def upgrade(
     target: str = "",
     progress: DownloadCallback = lambda done, total: None,
 ) -> ReplacedKeycloak:
-    """Move to the Keycloak TARGET: the path of an archive, or the version that this Helm knows, which is the default.
+    """Upgrade to the Keycloak TARGET: the path of an archive, or the version for this Helm, which is the default.
 
-    The old one is back when this raises an error, with its database as it was. Raises KeycloakError, FetchError,
+    If this raises an error, the old one was restored with its database. Raises KeycloakError, FetchError,
     UsageError, and LockedError while another process sets Keycloak up.
     """
     with locked(layout.keycloak_lock, "Keycloak is being set up"):
@@ -149,7 +149,7 @@ def keep_own_files(old: Path, new: Path) -> None:
 def _replace(
     keycloak: KeycloakUnit, layout: Layout, settings: Settings, manager: Manager, path: str, notify: Report
 ) -> None:
-    """Run Keycloak from PATH, or go back."""
+    """Run Keycloak from PATH, or roll back."""
     admin = administration(load_suite(layout, settings), layout, settings)
     text = layout.registry_file.read_text()
     stop_server(keycloak, manager, notify)
@@ -179,7 +179,7 @@ def _write(layout: Layout, back: Return) -> None:
 
 
 def _interrupted(layout: Layout) -> Return | None:
-    """Return what an unfinished upgrade would go back to. Raises KeycloakError if that can't be read."""
+    """Return the rollback target of an unfinished upgrade, or None. Raises KeycloakError if it can't be read."""
     try:
         return Return(**json.loads(layout.keycloak_upgrade.read_text()))
     except FileNotFoundError:
@@ -194,7 +194,7 @@ def _interrupted(layout: Layout) -> Return | None:
 def _runs_since_interruption(layout: Layout, settings: Settings, manager: Manager) -> bool:
     """Return whether Keycloak runs from its new path.
 
-    What users have changed there since would be lost by going back.
+    Later changes by users would be lost by a rollback.
     """
     back, keycloak = _interrupted(layout), keycloak_unit(load_suite(layout, settings))
     return back is not None and keycloak.service.path != back.path and manager.facts(keycloak.unit).active
@@ -219,7 +219,7 @@ def go_back_if_interrupted(layout: Layout, settings: Settings, manager: Manager,
 
 
 def _install(layout: Layout, settings: Settings, manager: Manager) -> None:
-    """Keycloak's unit as the configuration is now."""
+    """Install Keycloak's unit for the present configuration."""
     registry = load_suite(layout, settings)
     unit = keycloak_unit(registry).unit
     done = apply(concerning(changes(registry, layout, settings), [unit]), registry, layout, settings, manager)

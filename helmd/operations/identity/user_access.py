@@ -16,18 +16,19 @@ from helmd.operations.identity.users import Confirm, Users
 from helmd.systemd.bus import Manager
 
 REQUEST_SECONDS = 10.0
-"""For one request to Keycloak."""
+"""Timeout in seconds of a request to Keycloak."""
 _CONFIGURED = Callable[[], tuple[Registry, Settings]]
 
 
 def no_confirmation(what: str) -> None:
-    """For who acts as the account, who may change admins."""
+    """Confirm any change: the account itself may change admins."""
 
 
 class UserAccess:
-    """Users of the realm of the suite that CONFIGURED gives; a login is used as long as Keycloak accepts it. Blocks.
+    """Users of the realm of the suite that CONFIGURED returns; a session is used as long as Keycloak accepts it.
+    Blocks.
 
-    CONNECT opens a connection to the user manager, by which it is made sure that it is Keycloak that listens.
+    CONNECT opens a connection to the user manager, by which Keycloak is verified to be the listener.
     """
 
     def __init__(self, layout: Layout, configured: _CONFIGURED, connect: Callable[[], Manager] = Manager) -> None:

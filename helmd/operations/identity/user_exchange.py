@@ -1,4 +1,6 @@
-"""Users as CSV, in and out. An import makes each user by one request, so it can be ended and repeated at any time."""
+"""Import and export of users as CSV. Each user is created by one request, so an import can be interrupted and
+repeated.
+"""
 
 import contextlib
 import hashlib
@@ -18,9 +20,9 @@ from helmd.operations.identity.user_reader import UserPage
 from helmd.operations.identity.users import Users
 
 MOST_EXPORTED = 100_000
-"""Users in one export."""
+"""Maximum number of users in an export."""
 _KEPT_SECONDS = 2 * 3600.0
-"""After which a file that no job took is removed; a job runs for an hour at most."""
+"""Seconds after which a file that was not read by a job is removed; a job runs for at most an hour."""
 _Notify = Callable[[RowReport], None]
 
 
@@ -91,13 +93,13 @@ def _all(page: Callable[[int], UserPage]) -> Iterator[RealmUser]:
 
 
 class ImportFiles:
-    """What jobs are to import, in files of DIRECTORY, each of which its job removes as soon as it has read it."""
+    """Files in DIRECTORY for jobs to import; a job removes its file as soon as it has read it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def add(self, content: bytes, key: str = "") -> Path:
-        """Return a new file, mode 0600. With KEY, the same content has the same name again. Raises OSError."""
+        """Write CONTENT to a new file, mode 0600. With KEY, its name depends on both only. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for old in self._directory.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -109,7 +111,7 @@ class ImportFiles:
         return self._directory / f"{name}.csv"
 
     def take(self, file: Path) -> bytes:
-        """Return the content of a file, which is removed. Raises OSError, UsageError for one that is not of these."""
+        """Return the content of a file and remove it. Raises OSError, UsageError for a file elsewhere."""
         if file.parent != self._directory:
             raise UsageError("this file was not made for a job")
         with opened_directory(self._directory) as directory:

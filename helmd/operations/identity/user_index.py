@@ -1,6 +1,6 @@
-"""What lists of users say besides: groups and last logins. Keycloak is asked by group and by event, never by user.
+"""Groups and last logins in lists of users. Keycloak is queried by group and by event, never by user.
 
-Keycloak takes a millisecond for each member of a group, so groups are read in a thread and kept for minutes. Blocks.
+Keycloak takes a millisecond per member of a group, so groups are read in a thread and cached for minutes. Blocks.
 """
 
 import logging
@@ -16,11 +16,11 @@ from helmd.model.identity.users import RealmGroup, RealmUser
 from helmd.operations.identity.user_reader import UserReader
 
 GROUPS_SECONDS, LOGINS_SECONDS = 300.0, 30.0
-"""For how long they are used; groups after that until they are read again."""
+"""Maximum age of cached groups and logins in seconds; outdated groups are used until they are read again."""
 FIRST_SECONDS = 2.0
-"""For how long the first list waits for groups."""
+"""Maximum time in seconds that the first list waits for groups."""
 _MEMBERS = 1000
-"""Members of a group that are asked for at once."""
+"""Maximum number of members of a group per request."""
 MOST_MEMBERSHIPS = 200_000
 _EVENTS, _MOST_EVENTS = 500, 20_000
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LastLogins:
-    """When users last logged in, by id, and how far back that is known; None where Helm may not read events."""
+    """Last logins of users by id, and since when these are known; None if Helm may not read events."""
 
     times: Mapping[str, datetime] = field(default_factory=dict)
     since: datetime | None = None
@@ -44,7 +44,7 @@ class UserIndex:
         self._groups: Mapping[str, tuple[str, ...]] | None = None
         self._groups_at = 0.0
         self._read_at = 0.0
-        """When reading them began, in seconds since the epoch."""
+        """When the last read began, in seconds since the epoch."""
         self._reading: threading.Thread | None = None
         self._changed: set[str] = set()
         """Users whose groups may have changed since."""
@@ -53,14 +53,14 @@ class UserIndex:
         self._newest = datetime.min.replace(tzinfo=UTC)
 
     def forget(self, id: str) -> None:
-        """The groups of a user may have changed."""
+        """Note that the groups of a user may have changed."""
         self._changed.add(id)
 
     def groups(self, users: UserReader, wanted: Iterable[RealmUser]) -> Mapping[str, tuple[str, ...]] | None:
-        """Return the names of the groups of the WANTED users, by id; the paths of groups in others.
+        """Return the names, or paths if nested, of the groups of the WANTED users, by user id.
 
-        They may be some minutes old, but for users that are newer, or were changed by this process. None while they are
-        read for the first time, if that takes long.
+        They may be some minutes old, except for users that are newer, or were changed by this process. None during the
+        first read, if that takes long.
         """
         with self._turn:
             due = self._groups is None or self._clock() - self._groups_at >= GROUPS_SECONDS
@@ -97,7 +97,7 @@ class UserIndex:
                 self._changed -= before
 
     def logins(self, users: UserReader) -> LastLogins:
-        """Return the last logins; after the first time only those that came since are read."""
+        """Return the last logins; after the first call only new ones are read."""
         with self._turn:
             if self._logins_at is None or self._clock() - self._logins_at >= LOGINS_SECONDS:
                 self._logins = self._read_logins(users)
@@ -144,5 +144,5 @@ def _memberships(users: UserReader) -> Mapping[str, tuple[str, ...]]:
 
 
 def names_of(groups: Iterable[RealmGroup]) -> tuple[str, ...]:
-    """Return the names of groups; of those in others the paths."""
+    """Return the names of groups, or the paths of nested ones."""
     return tuple(group.name if group.path == f"/{group.name}" else group.path for group in groups)

@@ -1,4 +1,4 @@
-"""The users of the suite's realm, as Keycloak has them. Blocks."""
+"""Reading the users of the suite's realm from Keycloak. Blocks."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ _MEMBERS = 100
 
 @dataclass(frozen=True, slots=True)
 class UserPage:
-    """Some of the users that were asked for, and how many there are of these; None where Keycloak does not count.
+    """A page of users, and their total number; None if Keycloak does not count.
 
     A page that would have Helm's technical account has one user less, so MORE says whether another one follows.
     """
@@ -40,19 +40,19 @@ class UserPage:
 
 @dataclass(frozen=True, slots=True)
 class UserDetails:
-    """A user with what Keycloak keeps apart from it."""
+    """A user with its groups, sessions and locks."""
 
     user: RealmUser
     groups: tuple[RealmGroup, ...]
     privileged: bool
     locked: bool
-    """Whether the account is locked for a while, after too many failed logins."""
+    """Whether the account is temporarily locked after too many failed logins."""
     failed_logins: int
     sessions: int
     last_login: datetime | None
-    """The last login that Keycloak has an event of, or a session."""
+    """The last login in Keycloak's events or sessions."""
     logins_since: datetime | None
-    """How far back these events reach; None where Helm may not read them."""
+    """The oldest time covered by these events; None if Helm may not read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class UserSession:
 
 
 class UserReader:
-    """The users of REALM, as SESSION may see them, for one operation: groups are read once."""
+    """The users of REALM that SESSION may see, for one operation: groups are read once."""
 
     def __init__(self, session: Session, realm: str) -> None:
         self._session, self._realm = session, realm
@@ -80,7 +80,7 @@ class UserReader:
     ) -> UserPage:
         """Return users by name, without service accounts and Helm's technical account.
 
-        SEARCH is some words, each anywhere in names or email. Those of a GROUP come without a search and a total.
+        SEARCH is words, each a substring of names or email. A GROUP can't be combined with SEARCH and has no total.
         Raises UsageError.
         """
         if group:
@@ -96,7 +96,7 @@ class UserReader:
         page = tuple(map(user_of, found or ()))
         people = tuple(user for user in page if user.username != PROBE_USER)
         last = len(page) < most and bool(page or not first)
-        # Counting takes Keycloak as long as searching; the last page shows how many there are.
+        # Counting takes as long as searching; on the last page, the total is known.
         total = first + len(page) if last else self._session.get(f"{users}/count", **asked)
         if not isinstance(total, int):
             return UserPage(people, None, len(page) == most)
@@ -180,7 +180,7 @@ class UserReader:
         return tuple((id, time) for id, time in times if isinstance(id, str) and time is not None)
 
     def groups(self) -> tuple[RealmGroup, ...]:
-        """Return all groups, those in other groups after these."""
+        """Return all groups, nested ones after their parents."""
         if self._groups is not None:
             return self._groups
         path = path_of(self._realm, "groups")
@@ -196,7 +196,7 @@ class UserReader:
         return self._groups
 
     def groups_of(self, id: str) -> tuple[RealmGroup, ...]:
-        """Return the groups that a user is in. Raises UnknownUserError."""
+        """Return the groups of a user. Raises UnknownUserError."""
         return self._groups_of(self.user(id))
 
     def _groups_of(self, user: RealmUser) -> tuple[RealmGroup, ...]:
@@ -215,7 +215,7 @@ class UserReader:
         return replace(standing, other_admins=self._other_admin(user)) if standing.counted else standing
 
     def _other_admin(self, user: RealmUser) -> bool:
-        """Return whether anybody else in the group of admins is enabled."""
+        """Return whether another enabled user is in the group of admins."""
         path, first = f"{path_of(self._realm, 'groups', group_id(self._session, self._realm, ADMINS))}/members", 0
         while True:
             page = self._session.get(path, first=str(first), max=str(_MEMBERS), briefRepresentation="true") or ()
@@ -240,7 +240,7 @@ class UserReader:
 
 
 def unknown_user(wanted: str) -> UnknownUserError:
-    """Return the error about a user who is not there."""
+    """Return the error about a user who does not exist."""
     return UnknownUserError(f"there is no user '{wanted[:100]}'", hint="List them: helmctl users list")
 
 

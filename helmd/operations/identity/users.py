@@ -1,6 +1,6 @@
 """The users of the suite's realm: searching, creating, changing, removing. The last admin is always protected.
 
-Blocks. Keycloak keeps the users; nothing of them is kept here.
+Blocks. Users are stored in Keycloak only.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -28,7 +28,7 @@ from helmd.operations.identity.keycloak import generate_password
 from helmd.operations.identity.user_reader import UserReader, unknown_user
 
 Confirm = Callable[[str], None]
-"""Raise HelmError if the caller may not do what concerns admins, which is the beginning of a sentence."""
+"""Raises HelmError if the caller may not change admins; the argument is the beginning of a sentence."""
 LOCK_SECONDS = 15.0
 _FIELDS = {"email": "email", "first_name": "firstName", "last_name": "lastName", "enabled": "enabled",
            "email_verified": "emailVerified"}  # fmt: skip
@@ -38,7 +38,7 @@ _OF_DIRECTORY = {
     ),
     "Can't reset password as account is read only": "that of a user from a directory (LDAP) can only be changed there",
 }
-"""What Keycloak (26.4) says of users whose directory it may not write, in sentences."""
+"""Messages for Keycloak's (26.4) errors about users in a read-only directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Users(UserReader):
         self._rights: dict[str, bool] = {}
 
     def create(self, wanted: NewUser, password: str = "", temporary: bool = True) -> RealmUser:
-        """Make a user with groups and password at once. Raises UsageError, UserExistsError."""
+        """Create a user with groups and password in one request. Raises UsageError, UserExistsError."""
         self.make(wanted, password, temporary)
         if (made := self.exactly("username", wanted.username)) is None:
             raise KeycloakError(f"user {wanted.username} is gone again; another program changes users")
@@ -87,7 +87,7 @@ class Users(UserReader):
                 self._session.post(path_of(self._realm, "users"), body)
 
     def check_new(self, wanted: NewUser) -> tuple[RealmGroup, ...]:
-        """Return the groups of a user that is to be made.
+        """Return the groups of a user to create.
 
         Raises UsageError, and as CONFIRM for the rights of an admin.
         """

@@ -1,4 +1,4 @@
-"""Taking a module out of the suite. What a removal does can be repeated after an interruption."""
+"""Removing a module from the suite; can be repeated after an interruption."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from helmd.systemd.bus import Signals
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """What a removal takes away. ``database`` is empty for a module without one, or that keeps its data."""
+    """What a removal would delete. ``database`` is empty for a module without one, or if its data is kept."""
 
     name: str
     directory: str
@@ -63,7 +63,7 @@ def remove_module(updates: ModuleUpdates, keep_data: bool, step: Callable[[str],
         suite = load_effective(layout)
         database = database_of(suite, layout, name)
         data = ModuleData(places, layout, suite, manager, database)
-        # How its server is reached depends on what the suite has now.
+        # The address of its server depends on the present suite.
         admin = administration(suite.registry, layout, suite.settings) if database else ""
         unit = unit_of(name)
         if manager.facts(unit).exists:
@@ -81,7 +81,8 @@ def remove_module(updates: ModuleUpdates, keep_data: bool, step: Callable[[str],
         found = changes(after.registry, layout, after.settings, refused=after.refused)
         apply([each for each in found if each.unit == unit], after.registry, layout, after.settings, manager)
         step("removing its files")
-        # First: without its directory it is not a module any more, and a removal that was killed is not repeated.
+        # First, since without its directory it is not a module any more, and an interrupted removal could not be
+        # repeated.
         for key in (places.deploy_key, places.deploy_key_before):
             key.unlink(missing_ok=True)
             remove_leftovers(key.parent, key.name)

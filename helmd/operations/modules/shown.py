@@ -1,4 +1,4 @@
-"""The records of all modules, for those who show them."""
+"""The records of all modules, for display."""
 
 from collections.abc import Iterator
 
@@ -63,7 +63,7 @@ def shown_plan(layout: Layout, name: str, ref: str = "") -> ModulePlanReply:
 
 
 def plan_reply(record: ModuleRecord, check: UpdateCheck | None, ref: str = "") -> ModulePlanReply:
-    """Return CHECK as a body, which is of REF; empty for what the module follows."""
+    """Return CHECK, of REF, as a body; an empty REF is the one that the module follows."""
     if check is None:
         return ModulePlanReply(record.name, None, "", None, "", None, ())
     plan = check.plan

@@ -1,4 +1,4 @@
-"""What the steps of a change of a module do, forward and back (`helmd.operations.modules.engine.Surroundings`)."""
+"""The actions of the steps of a change, and of its rollback (`helmd.operations.modules.engine.Surroundings`)."""
 
 import signal
 import time
@@ -39,7 +39,7 @@ from helmd.operations.setup.setup import run_unit
 from helmd.systemd.bus import Manager, Signals
 
 BACK_SECONDS = 5.0
-"""Seconds for which the version before is watched when it serves again."""
+"""Seconds for which the old version is watched after a rollback."""
 _DETAIL = 1000
 _ENDED_WITHIN = 20.0
 
@@ -55,7 +55,7 @@ def wait_until_ended(manager: Manager, unit: str) -> None:
 
 @dataclass
 class ModuleSteps:
-    """The steps of one change of the module NAME, and of what rolls it back.
+    """The steps of one change of the module NAME, and of its rollback.
 
     A recovery has neither ``candidate`` nor what was observed before; a rollback needs none of them.
     """
@@ -69,7 +69,7 @@ class ModuleSteps:
     builder: ModuleBuild | None = None
     candidate: Candidate | None = None
     checks: Callable[[], Facts] = dict
-    """What is checked before anything is done. Raises HelmError."""
+    """Checks before the first step. Raises HelmError."""
     usual: Usual = field(default_factory=dict)
     errors_before: int = 0
     _lines: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class ModuleSteps:
         getattr(self, f"_after_{step}")(intent)
 
     def undo(self, step: UndoStep, intent: Intent) -> Facts:
-        # What comes now may need it.
+        # The next steps may need it.
         self.release()
         facts: Facts = getattr(self, f"_undo_{step}")(intent)
         return facts
@@ -113,7 +113,7 @@ class ModuleSteps:
         return planned_suite(self.layout, settings, self.name, version, source, ref, declared)
 
     def found(self) -> Facts:
-        """Return what is to be known to roll the change back. Raises HelmError."""
+        """Return the facts needed for a rollback. Raises HelmError."""
         return what_is_made(self.layout, self.manager, self.planned("x"), self.name).facts
 
     # What the steps share.
@@ -140,7 +140,7 @@ class ModuleSteps:
         return ModuleData(self.layout.module(self.name), self.layout, suite, self.manager, database)
 
     def block(self) -> None:
-        """Have nobody start the module while its code and its data may be of two versions. Raises OSError."""
+        """Prevent starts of the module while its code and data may be of two versions. Raises OSError."""
         block_start(
             self.layout.module(self.name),
             f"{self.name} is not started: a change of it goes on, or was interrupted, and its code and data may be of"
@@ -148,17 +148,17 @@ class ModuleSteps:
         )
 
     def allow(self) -> None:
-        """Let it be started again. Raises OSError."""
+        """Allow starts again. Raises OSError."""
         allow_start(self.layout.module(self.name))
 
     def release(self) -> None:
-        """Give up the space that is kept for a rollback. Raises OSError."""
+        """Release the space reserved for a rollback. Raises OSError."""
         self.layout.module(self.name).reserve.unlink(missing_ok=True)
 
     def _halted(self) -> None:
-        """Stop the module, and wait until it is. A unit that is not loaded does not run."""
+        """Stop the module, and wait for its end. A unit that is not loaded is not running."""
         facts = self.manager.facts(self.unit)
-        # Its start may be waiting for the recovery that this is: a stop would cancel that.
+        # Its start may be waiting for this recovery: a stop job would cancel that.
         if not facts.exists or facts.active_state in ("inactive", "failed"):
             return
         with Signals() as signals:
@@ -178,7 +178,7 @@ class ModuleSteps:
             raise StartFailedError(sentence, hint=cause.hint if cause else "", lines=cause.lines if cause else ())
 
     def _applied(self, version: str) -> None:
-        """Have the module's unit run VERSION. Raises HelmError."""
+        """Make the module's unit run VERSION. Raises HelmError."""
         suite = load_effective(self.layout)
         if version and (self.name not in suite.registry or not suite.registry[self.name].path.endswith(version)):
             faults = [str(fault) for fault in suite.faults]
@@ -325,7 +325,7 @@ class ModuleSteps:
         # Rollback must work on a full disk.
         with suppress(OSError):
             self.block()
-        # A migration outlives a command that was killed; that of a job ends with it.
+        # A migration survives the command if that is killed; in a job it ends with it.
         for unit in self.manager.units_like("helm-sandbox-*.service"):
             if is_sandbox_of(unit, self.name):
                 self.manager.kill(unit, signal.SIGKILL)
@@ -381,7 +381,7 @@ class ModuleSteps:
     def _undo_discard(self, intent: Intent) -> Facts:
         places = self.layout.module(self.name)
         if read_record(places) is None:
-            # It was interrupted before the first version was written down, and then none was made.
+            # It was interrupted before the first version was recorded, so none was created.
             return {}
         record = self._record_before(intent)
         for version in record.versions:

@@ -1,4 +1,4 @@
-"""Updating a module, and rolling it back: what would be done, and the change itself, which takes itself back."""
+"""Updating a module, and rolling it back: plan and change. A failed change is rolled back automatically."""
 
 import difflib
 import time
@@ -46,7 +46,7 @@ _MAX_TEXT = 1000
 
 @dataclass(frozen=True, slots=True)
 class ModuleOutcome:
-    """How a change ended. ``changed`` is False if there was nothing to be done."""
+    """The result of a change. ``changed`` is False if there was nothing to do."""
 
     name: str
     version: str
@@ -86,7 +86,7 @@ class ModuleUpdates:
     def locked(self, new: bool = False) -> Iterator[None]:
         """Hold the module, which may not be there if it is NEW; another change of it is waited for."""
         if not new and not self.places.root.is_dir():
-            # A lock would make directories for it.
+            # Locking would create directories for it.
             self._installed()
         what = f"{self.name} is being changed"
         with ExitStack() as held:
@@ -110,7 +110,7 @@ class ModuleUpdates:
         return f"the {change_words(intent.change)}{by} that began at {at} UTC"
 
     def block(self) -> None:
-        """Keep the module from being started until a recovery has put code and data where they belong."""
+        """Prevent starts of the module until a recovery has restored code and data."""
         self._steps(None, None, dict).block()
 
     def _builder(self, record: ModuleRecord, ref: str) -> tuple[ModuleBuild, Candidate]:
@@ -125,7 +125,7 @@ class ModuleUpdates:
         return ModuleData(self.places, self.layout, suite, self.manager, database)
 
     def _space(self, record: ModuleRecord, found: Candidate | None, looks: bool = False) -> dict[str, int]:
-        """Return what `ModuleData.check_space` says. What only LOOKS starts no server."""
+        """Return the result of `ModuleData.check_space`; with LOOKS, without starting a server."""
         version, data = 0, self._data()
         if found is not None:
             version = max(found.tree.size, size_below(self.places.version(record.active)))
@@ -134,10 +134,10 @@ class ModuleUpdates:
             self.options.notify(f"{self.name}: PostgreSQL is stopped, so that the size of its database is not counted")
         return data.check_space(version, counted)
 
-    # What would be done.
+    # The plan.
 
     def plan(self, ref: str = "") -> UpdatePlan:
-        """Return what an update would do. Only the mirror of the repository is written, and the plan is kept.
+        """Return the plan of an update. Only the mirror of the repository and the plan are written.
 
         Raises HelmError.
         """
@@ -156,12 +156,12 @@ class ModuleUpdates:
             return plan
 
     def _keep(self, check: UpdateCheck, ref: str = "") -> None:
-        # On a full disk the plan is not kept; it is still said.
+        # On a full disk the plan is not stored, but returned.
         with suppress(OSError):
             write_check(self.places, check, ref)
 
     def _planned(self, record: ModuleRecord, builder: ModuleBuild, found: Candidate) -> None:
-        """Keep the plan of the update that begins: it is what was done, and the module is not behind afterwards."""
+        """Store the plan of the update that begins, after which the module is not behind."""
         check = read_check(self.places)
         known = check.plan if check is not None else None
         if known is None or (known.before, known.after, known.ref) != (record.commit, found.commit, builder.ref):
@@ -173,7 +173,7 @@ class ModuleUpdates:
         registry = load_effective(self.layout).registry
         serving = registry.services.get(self.name)
         install = found.service.install
-        # What is linked, since services.toml may name a path that the version that serves was not made with.
+        # The links, since services.toml may have a path that the active version was not built with.
         directory = self.places.version(record.active)
         new = tuple(path for path in found.service.shared_paths if not (directory / path).is_symlink())
         space = {"need": 0, "free": 0}
@@ -208,8 +208,9 @@ class ModuleUpdates:
     # The changes.
 
     def update(self, ref: str = "", discard: bool = False, planned: str = "") -> ModuleOutcome:
-        """Update the module, or take that back. With DISCARD, changes of its files are left behind. PLANNED is the
-        commit of the plan that was agreed to: another one is refused.
+        """Update the module, or roll that back. With DISCARD, local changes of its files are dropped.
+
+        PLANNED is the commit of the plan that was confirmed: another one is refused.
 
         Raises TakenBackError, StuckError, and HelmError if nothing was begun.
         """
@@ -240,7 +241,7 @@ class ModuleUpdates:
             return self._change("update", record, steps, {**steps.found(), "commit": found.commit})
 
     def install(self, source: GitSource, ref: str, start: bool) -> ModuleOutcome:
-        """Install the module, which is not, or take that back. Without START it is not started.
+        """Install the module, or roll that back. Without START it is not started.
 
         Raises TakenBackError, StuckError, and HelmError if nothing was begun.
         """
@@ -259,7 +260,7 @@ class ModuleUpdates:
             return self._change("install", record or ModuleRecord(self.name, source.url), steps, facts)
 
     def rollback(self, with_data: bool, to: str = "") -> ModuleOutcome:
-        """Go back to the version that served before, or to that with the id TO. Raises as `update` does."""
+        """Roll back to the previous version, or to that with the id TO. Raises as `update` does."""
         with self.locked():
             self.recover()
             record = self._installed()
@@ -274,7 +275,7 @@ class ModuleUpdates:
             return self._change(change, record, steps, {"after": target.id, "stamp": target.data})
 
     def rollback_target(self, to: str = "") -> Version:
-        """Return the version to which it would go back, by default that before. Raises UsageError."""
+        """Return the target of a rollback, by default the previous version. Raises UsageError."""
         return self._target(self._installed(), to)
 
     def _target(self, record: ModuleRecord, to: str) -> Version:
@@ -307,10 +308,10 @@ class ModuleUpdates:
             remove_leftovers(directory)
         return done
 
-    # What is left of changes that were rolled back.
+    # Data kept of changes that were rolled back.
 
     def kept(self) -> list[KeptData]:
-        """Return what is kept of what users wrote to versions that were rolled back. Raises HelmError, OSError."""
+        """Return the kept data that users wrote to versions that were rolled back. Raises HelmError, OSError."""
         if read_record(self.places) is None:
             raise not_installed(self.name)
         data = self._data()
@@ -319,7 +320,7 @@ class ModuleUpdates:
         return kept_data(data)
 
     def prune(self, older: float) -> list[KeptData]:
-        """Remove what is kept for at least OLDER seconds; what it was. Raises HelmError, OSError."""
+        """Remove data that was kept for at least OLDER seconds; return it. Raises HelmError, OSError."""
         with self.locked():
             return remove_kept(self._data(), older)
 
@@ -353,7 +354,7 @@ class ModuleUpdates:
         return ModuleOutcome(self.name, done.active, done.commit, True, seconds_down(intent) or 0.0)
 
     def _note_failure(self, intent: Intent) -> None:
-        """Write into the module's history how a change ended that was rolled back."""
+        """Record the result of a change that was rolled back in the module's history."""
         if intent.committed or not intent.ended:
             return
         record = read_record(self.places)
@@ -383,7 +384,7 @@ class ModuleUpdates:
             )
 
     def _check_tree(self, record: ModuleRecord, found: Candidate, discard: bool) -> None:
-        """Raise ModuleError if files of the version that serves were changed: the next one would not have that."""
+        """Raise ModuleError if files of the active version were changed, since the next one would lack the changes."""
         if discard:
             return
         registry = load_effective(self.layout).registry
@@ -403,7 +404,7 @@ class ModuleUpdates:
 
 
 def _refusals(*checks: Callable[[], None]) -> tuple[str, ...]:
-    """Return what CHECKS find, a sentence each."""
+    """Return the errors that CHECKS raise, as sentences."""
     found = []
     for check in checks:
         try:

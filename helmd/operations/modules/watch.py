@@ -1,7 +1,7 @@
-"""Watching a version of a module after it was started: its unit, its health check, what it answers, what it logs.
+"""Watching a version of a module after its start: unit, health check, responses and logs.
 
-It is asked directly and, where the gateway passes on its pages, through that, logged in as the account that helmd looks
-at pages with. What it answers is compared with what the version before answered.
+Requests are sent directly and, if it has pages behind the gateway, through that, as helmd's technical account. The
+responses are compared with those of the previous version.
 """
 
 import re
@@ -51,7 +51,7 @@ _STATIC = ("static", "app/static", "public")
 _TRIES, _PAUSE = 3, 1.0
 
 Usual = Mapping[str, int]
-"""The status that each request was answered with before."""
+"""The HTTP status of each request to the previous version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class _Reply:
 
 
 def ask(service: Service, path: str) -> _Reply:
-    """Return what a service of this host answers to GET PATH, without following redirects."""
+    """Send GET PATH to a service of this host; return the response. Redirects are not followed."""
     parts, deadline = urlsplit(service.url), time.monotonic() + _REQUEST_SECONDS
     fault = "it has no address"
     try:
@@ -75,7 +75,7 @@ def ask(service: Service, path: str) -> _Reply:
                 made = stack.enter_context(socket.socket(family, kind, protocol))
                 made.settimeout(_REQUEST_SECONDS)
                 made.connect(address)
-                # An answer that comes byte by byte, or does not end, is within the socket's timeout.
+                # A response that comes byte by byte, or does not end, does not exceed the socket's timeout.
                 _limited(made, stack, max(0.1, deadline - time.monotonic()))
                 if parts.scheme == "https":
                     made = stack.enter_context(unverified_context().wrap_socket(made, server_hostname=parts.hostname))
@@ -110,10 +110,9 @@ def _limited(connection: socket.socket, stack: ExitStack, seconds: float) -> Non
 
 
 def asset_of(page: str, base: str, directory: Path) -> str:
-    """Return the path of something that a PAGE at the path BASE needs, or of a file below ``static``; empty if there is
-    none.
+    """Return the path of an asset of PAGE, which is at BASE, or of a file below ``static``; empty if there is none.
 
-    Paths that lead elsewhere are left out.
+    Paths on other origins are ignored.
     """
     for match in _ASSET.finditer(page):
         try:
@@ -123,7 +122,7 @@ def asset_of(page: str, base: str, directory: Path) -> str:
         if target.netloc == "module" and target.path.startswith(base):
             return str(target.path)
     for place in _STATIC:
-        # Flask serves what is in its package's static directory under /static.
+        # Flask serves its package's static directory under /static.
         found = next((each for each in _files(directory / place) if each), "")
         if found:
             return f"{base}static/{found}"
@@ -138,7 +137,7 @@ def _files(directory: Path) -> list[str]:
 
 
 class Requests:
-    """Asks for a module's page and an asset of it, directly and through the gateway. A context manager."""
+    """Requests a module's page and an asset of it, directly and through the gateway. A context manager."""
 
     def __init__(
         self, layout: Layout, registry: Registry, name: str, running: Callable[[str], bool], seconds: float
@@ -149,7 +148,7 @@ class Requests:
         self._stack = ExitStack()
         self._browser: GatewayBrowser | None = None
         self.trouble = ""
-        """Why the module is not asked through the gateway; empty if it is, or there is none."""
+        """Why no requests are sent through the gateway; empty if they are, or there is none."""
 
     def __enter__(self) -> Self:
         if self._service.port is not None and self._service.health.check == "http":
@@ -188,7 +187,7 @@ class Requests:
         self._browser = None
 
     def answers(self) -> tuple[Answer, ...]:
-        """Return what is answered now; nothing for a module that is not asked by HTTP."""
+        """Return the present responses; empty for a module without HTTP."""
         if self._service.port is None or self._service.health.check != "http":
             return ()
         found = self._through(partial(ask, self._service), "/", "")
@@ -214,7 +213,7 @@ class Requests:
 
 
 def errors_logged(layout: Layout, name: str, since: float, until: float) -> int:
-    """Return how many lines of a service are errors, of those printed between two times."""
+    """Return the number of errors among the lines that a service printed between two times."""
     from helmd.model.logs.parsing.formats import parse_text
 
     try:
@@ -235,7 +234,7 @@ def usual_errors(layout: Layout, name: str, seconds: float, started: float, now:
 def observe_before(
     layout: Layout, registry: Registry, name: str, manager: Manager, seconds: float, say: Callable[[str], None]
 ) -> tuple[dict[str, int], int]:
-    """Return what a version that serves answers and logs, to compare another one with."""
+    """Return the responses and logged errors of the active version, for comparison."""
     with Requests(layout, registry, name, lambda unit: manager.facts(unit).active, 60.0) as requests:
         usual = {each.what: each.status for each in requests.answers() if each.status}
         if requests.trouble:
@@ -245,9 +244,9 @@ def observe_before(
 
 
 def watch(layout: Layout, registry: Registry, name: str, manager: Manager, policy: GatePolicy, usual: Usual) -> None:
-    """Watch a version that was started for as long as POLICY says. Raises ModuleError as soon as it is not well.
+    """Watch a version that was started for as long as POLICY says. Raises ModuleError on the first failure.
 
-    Requests are those that were answered before (USUAL); what can't be compared is asked for directly alone.
+    The requests are those in USUAL; requests that can't be compared are only sent directly.
     """
     service, unit = registry[name], unit_of(name)
     began, first = time.time(), None

@@ -1,1 +1,1 @@
-"""Watching the suite: states, health, measurements."""
+"""Monitoring of the suite: states, health, metrics."""

@@ -1,4 +1,4 @@
-"""Which code services run: by the records of modules that Helm installed, and by the files of checkouts."""
+"""The versions of the code of services, from the records of installed modules, and from checkouts."""
 
 import asyncio
 import contextlib
@@ -22,26 +22,26 @@ from helmd.modules.records import read_check, read_record
 
 _KEPT_SECONDS = 10.0
 _WAIT_SECONDS = 1.0
-"""How long a page waits for files; a later one has what was read."""
+"""Maximum time in seconds that a page waits; the next one has the result."""
 _DIGITS = 12
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MOST_BYTES = 4 << 20
-"""Of a file of a checkout that are read; packed-refs is the largest."""
+"""Maximum number of bytes read of a file of a checkout; packed-refs is the largest."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeVersion:
-    """``text`` is an abbreviated commit, or the version of the package. ``ref`` is what a module follows."""
+    """``text`` is an abbreviated commit, or the version of the package. ``ref`` is the branch or tag of a module."""
 
     kind: Literal["module", "checkout", "package"]
     text: str
     ref: str = ""
     behind: int | None = None
-    """How many commits a module is behind; None where that is not known."""
+    """The number of commits that a module is behind; None if unknown."""
 
 
 def code_version(layout: Layout, service: Service) -> CodeVersion | None:
-    """Return the code of SERVICE, or None where that can't be known. Blocks."""
+    """Return the version of SERVICE, or None if unknown. Blocks."""
     if service.name == HELM_SERVICE:
         return CodeVersion("package", __version__)
     if not service.path or service.external:
@@ -63,7 +63,7 @@ def code_version(layout: Layout, service: Service) -> CodeVersion | None:
 
 
 class CodeVersions:
-    """Those of all services. Files are read in a thread of its own: a file system that hangs holds up nothing else."""
+    """The versions of all services. Files are read in a separate thread, since a file system may hang."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -72,7 +72,7 @@ class CodeVersions:
         self._read_at = -_KEPT_SECONDS
 
     async def of(self, suite: Registry) -> Mapping[str, CodeVersion]:
-        """By service, at most `_KEPT_SECONDS` old."""
+        """Return the versions by service, at most `_KEPT_SECONDS` old."""
         if time.monotonic() - self._read_at >= _KEPT_SECONDS:
             self._read_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
@@ -86,10 +86,10 @@ class CodeVersions:
 
 
 def commit_of(directory: Path) -> str:
-    """Return the commit that a checkout is at, abbreviated; empty for what is none.
+    """Return the abbreviated commit of a checkout; empty if it is none.
 
-    Reads files alone (gitrepository-layout(5)): git would run what the checkout's configuration names. A service can
-    write them, so nothing is believed of them.
+    This only reads files (gitrepository-layout(5)): git would run programs in the checkout's configuration. The files
+    are not trusted, since a service can write them.
     """
     try:
         git = directory / ".git"
@@ -115,12 +115,12 @@ def commit_of(directory: Path) -> str:
 
 
 def _abbreviated(commit: str) -> str:
-    """Return the first digits of COMMIT; empty for what is none, such as a line of another file."""
+    """Return the first digits of COMMIT; empty for other text."""
     return commit[:_DIGITS] if _COMMIT.fullmatch(commit) else ""
 
 
 def _text(path: Path) -> str:
-    """Return the content of a regular file: none that blocks or has no end. Raises OSError and ValueError."""
+    """Return the content of a regular file, which can't block. Raises OSError and ValueError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

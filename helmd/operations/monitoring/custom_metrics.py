@@ -1,4 +1,4 @@
-"""Metrics that services post, into the store; kept in memory while it is unavailable."""
+"""Storing metrics posted by services; buffered in memory while the store is unavailable."""
 
 import asyncio
 import logging
@@ -17,22 +17,22 @@ from helmd.store.metrics.metrics import MetricSample, tags_text
 from helmd.store.session import Pool
 
 MAX_WAITING, MAX_WAITING_BYTES = 50_000, 32 << 20
-"""Most measurements that wait for the store, and bytes of the bodies that they came in."""
+"""Maximum number of buffered measurements, and of bytes of their request bodies."""
 _GROUP = 10_000
-"""Most measurements that are committed at once, but for a single batch that is larger."""
+"""Maximum number of measurements per transaction; a single batch may be larger."""
 _ANSWER_SECONDS = 2.0
-"""How long the store is waited for with an answer. Clients time out after 5 s."""
+"""Maximum time in seconds to wait for the store before responding. Clients time out after 5 s."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.5, 10.0
 MOST_LATEST, LATEST_SECONDS = 5_000, 300.0
-"""Series whose newest values are known, and how old these are at most, as Prometheus takes values for."""
+"""Maximum number of series with their newest values, and maximum age of these in seconds, as in Prometheus."""
 _OF_METRICS = "\tmetrics"
-"""After the Idempotency-Key, in which there can't be a tab: a service may use the same one for log entries."""
+"""Suffix of Idempotency-Keys, which can't contain a tab: a service may use the same key for log entries."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Latest(NamedTuple):
-    """A sample, and since when it is the newest of its series: its own time, or when it came, if that is earlier."""
+    """The newest sample of a series, and the earlier one of its time and the time of its arrival."""
 
     since: datetime
     sample: MetricSample
@@ -48,7 +48,7 @@ class _Waiting:
 
 
 class PostedMetrics:
-    """`post` takes batches, `run` stores them."""
+    """`post` queues batches, `run` stores them."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -61,7 +61,7 @@ class PostedMetrics:
         """Why the store is currently unavailable, as a sentence; empty if it is available."""
 
     def latest(self) -> list[MetricSample]:
-        """Return the newest stored sample of each series, those of the last minutes: at most MOST_LATEST."""
+        """Return the newest stored sample of each series, if not older than LATEST_SECONDS; at most MOST_LATEST."""
         oldest = datetime.now(UTC) - timedelta(seconds=LATEST_SECONDS)
         self._latest = {series: each for series, each in self._latest.items() if each.since >= oldest}
         return [each.sample for each in self._latest.values()]
@@ -75,17 +75,16 @@ class PostedMetrics:
             known = self._latest.get(series)
             if known is None and len(self._latest) >= MOST_LATEST:
                 continue
-            # A clock that is ahead may be set right: what comes after that has earlier times.
+            # A clock that was ahead may be corrected: later samples then have earlier times.
             since = min(sample.timestamp, now)
             if known is None or (since, sample.timestamp) >= (known.since, known.sample.timestamp):
                 self._latest[series] = _Latest(since, sample)
 
     async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
-        """Have MEASURED of one SERVICE stored, from a body of SIZE bytes; return how many they are, or the first with
-        KEY had.
+        """Store MEASURED of one SERVICE, from a body of SIZE bytes; return their number, or that of the first with KEY.
 
-        While the store is unavailable, returns at once; they are in memory then, and lost if helmd ends. Raises
-        UsageError for too many series, StoreError when the store refuses them or too many wait for it.
+        While the store is unavailable, returns immediately; they are in memory then, and lost if helmd stops. Raises
+        UsageError for too many series, StoreError if the store refuses them or the buffer is full.
         """
         place = (service, key or "")
         waiting = self._by_key.get(place) if key is not None else None
@@ -108,7 +107,7 @@ class PostedMetrics:
         return await waiting.answer if waiting.answer.done() else waiting.batch.request.entries
 
     async def run(self) -> NoReturn:
-        """Store what is posted until cancelled; retry while the store is unavailable."""
+        """Store batches until cancelled; retry while the store is unavailable."""
         pause = _FIRST_PAUSE
         while True:
             await self._changed.wait()
@@ -129,7 +128,7 @@ class PostedMetrics:
                 self._changed.clear()
 
     def _next_group(self) -> list[_Waiting]:
-        """Return the oldest batches, as many as may be committed together. They stay in the queue."""
+        """Return the oldest batches, as many as fit into a transaction. They stay in the queue."""
         group: list[_Waiting] = []
         count = 0
         for waiting in self._queue:
@@ -154,7 +153,7 @@ class PostedMetrics:
             self._forget(refused)
             if not refused.answer.done():
                 refused.answer.set_exception(_as_answer(error))
-                # Nobody may wait for it any more.
+                # It may not be awaited any more.
                 refused.answer.exception()
             return
         for waiting, count in zip(group, answers, strict=True):

@@ -101,7 +101,7 @@ def journal_check(active_state: str | None, lag: float | None, trouble: str = ""
 
 
 def listening_check(trouble: str) -> CheckResult:
-    """Return whether the API is served on the TCP address that the settings name; TROUBLE says why not."""
+    """Return the check of the configured TCP address; TROUBLE says why the API is not served there."""
     return {"status": DEGRADED, "message": trouble} if trouble else {"status": HEALTHY}
 
 
@@ -247,7 +247,7 @@ class HealthReport:
 
 
 async def _isolated(name: str, make: Callable[[], Awaitable[CheckResult]]) -> CheckResult:
-    """Return what MAKE gives; an error of it is that check's failure, and no one else's."""
+    """Return the result of MAKE; an error becomes the failure of this check only."""
     try:
         return await make()
     except Exception as error:  # noqa: BLE001 - an error must not end the other checks or the daemon

@@ -1,4 +1,4 @@
-"""Measurements for those who ask, from the store."""
+"""Reading measurements from the store."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ _SECONDS = 4.0
 
 
 class MetricHistory:
-    """On connections of POOL."""
+    """Reads on connections of POOL."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -22,8 +22,8 @@ class MetricHistory:
     ) -> MetricsReply:
         """Return measurements of SERVICE from START up to but not including END; NAMES are some metrics alone.
 
-        With STEP, points of so many seconds; without it, too, where there are too many measurements or they are no
-        longer kept. Raises UsageError for too many points, and StoreError.
+        With STEP, points of STEP seconds; without it, too, if there are too many measurements or they are not kept any
+        more. Raises UsageError for too many points, and StoreError.
         """
         now = datetime.now(UTC)
         wanted = None if step is None else span(start, end, step, now)

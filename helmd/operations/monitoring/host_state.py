@@ -1,4 +1,4 @@
-"""What the machine is like now: load, pressure, memory, disks, clock. Read from proc(5) and statvfs(3)."""
+"""The state of the machine: load, pressure, memory, disks, clock, from proc(5) and statvfs(3)."""
 
 import os
 import re
@@ -28,18 +28,18 @@ _CONTAINER = Path("/run/systemd/container")
 _MOST_PACKAGES = 200
 _GIB = 1 << 30
 _LEAST_SECONDS = 3600.0
-"""How long free space is watched before its rate says anything."""
+"""Minimum time in seconds over which the rate of free space is measured."""
 _DAY = 86400.0
 _LINE = re.compile(r"^(some|full) avg10=([0-9.]+) avg60=([0-9.]+)", re.MULTILINE)
 
 
 def in_container() -> bool:
-    """Return whether this machine is a container, whose clock its host keeps."""
+    """Return whether this is a container, whose clock is that of its host."""
     return _CONTAINER.exists()
 
 
 class HostState:
-    """Reads it. PLACES are directories whose file systems the suite needs, CERTIFICATES looks at what services show.
+    """Reads it. PLACES are directories whose file systems the suite needs, CERTIFICATES returns those of services.
 
     PROC is where proc(5) is.
     """
@@ -59,7 +59,7 @@ class HostState:
         self._first_free: dict[int, tuple[float, int]] = {}
 
     async def report(self) -> HostReply:
-        """As `read`, in a thread, and the updates that wait."""
+        """As `read`, in a thread, with pending updates."""
         updates = await self._updates.current()
         return await self._threads.run(lambda: self.read(updates))
 
@@ -145,7 +145,9 @@ def _reboot_packages() -> tuple[str, ...]:
 
 
 def days_left(before: int, free: int, seconds: float) -> float | None:
-    """Return days until FREE bytes are used up that were BEFORE bytes SECONDS ago, or None where that says nothing."""
+    """Return days until FREE bytes are used up that were BEFORE bytes SECONDS ago, or None if no estimate is
+    possible.
+    """
     if seconds < _LEAST_SECONDS or free >= before:
         return None
     return round(free / ((before - free) / seconds) / _DAY, 1)

@@ -206,7 +206,7 @@ class Monitor:
             self._on_change()
 
     def _check_dependents(self, name: str) -> None:
-        """Have failing services checked at once that depend on the service NAME, which works again."""
+        """Check failing services immediately that depend on the service NAME, which works again."""
         for other, observed in self._observed.items():
             if (again := checked_again(observed, name)) is not observed:
                 self._observed[other] = again
@@ -292,7 +292,7 @@ class Monitor:
         record(self._keys, "restart", observed.name, "begun", reason, actor="helmd")
 
     def _clear_starts(self, observed: Observed) -> None:
-        """Have systemd count the starts of a service from 0 again, which clears the number of restarts, too."""
+        """Reset the start counter of a service in systemd, which also resets the number of restarts."""
         unit = observed.facts.unit
         try:
             if self._watch is None:
@@ -321,7 +321,7 @@ class Monitor:
                 continue
             facts = observed.facts
             if not facts.active:
-                # That it ends changes nothing of the unit.
+                # Its end does not change the unit.
                 observed = self._observed[name] = self._with_block(observed)
             if facts.runs and facts.control_group:
                 usage = self._meter.measure(facts.control_group, facts.invocation, time.monotonic())

@@ -13,7 +13,7 @@ from helmd.operations.monitoring.service_figures import ServiceFigures
 
 _MIB = 1 << 20
 MOST_LABEL = 128
-"""Characters of a tag's name and value that a label has."""
+"""Maximum length of a label's name and value, to which tags are truncated."""
 _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_]")
 _NO_FIGURES = ServiceFigures()
 
@@ -58,9 +58,11 @@ class _Statuses(Collector):
         yield from (up, healthy, cpu, memory, started, restarts, response, lines, self._custom())
 
     def _custom(self) -> Metric:
-        """Return what services post: one family, since their names follow other rules and their tags differ."""
+        """Return the metrics posted by services, as one family, since their names follow other rules and their
+        tags differ.
+        """
         family = GaugeMetricFamily("helm_custom_metric", "Newest value of a metric that a service posted")
-        # Names and values that are changed to labels may become the same: a series may be served once only.
+        # Truncated names and values may become equal, but each series may only occur once.
         values: dict[tuple[tuple[str, str], ...], float] = {}
         for sample in self._figures.custom:
             tags = sorted((sample.tags or {}).items())

@@ -35,7 +35,7 @@ class Recorder:
         self._statuses: dict[str, StatusRow] = {}
         self._samples: deque[MetricSample] = deque(maxlen=MAX_SAMPLES)
         self._writing: MetricBatch | None = None
-        """Measurements that are written right now, or were when the store went away: by its id they are stored once."""
+        """Measurements being written, or with an unknown outcome; by the id of the batch they are stored once."""
         self._dropped = 0
         self._keep: tuple[str, ...] | None = None
         self._changed = asyncio.Event()
@@ -93,7 +93,7 @@ class Recorder:
             self._prepared = True
         async with self._pool.connection("writing service states") as connection:
             if self._keep is not None:
-                # Each time: a transaction may be rolled back, and a store that was put back has older rows.
+                # Each time, since a transaction may be rolled back, and a restored store has older rows.
                 await drop_statuses(connection, self._keep)
             rows = dict(self._statuses)
             await put_statuses(connection, list(rows.values()))
@@ -106,7 +106,7 @@ class Recorder:
                 try:
                     await put_batches(connection, [self._writing])
                 except RefusedError as error:
-                    # Trying again would not help, and all that comes after would wait.
+                    # A retry would fail as well, and would block all later ones.
                     _log.error("%d measurements are dropped: %s", len(self._writing.samples), error.sentence)
             self._writing = None
 

@@ -1,4 +1,4 @@
-"""What is known of services besides their states, for a scrape by Prometheus."""
+"""Figures of services besides their states, for Prometheus."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from helmd.store.metrics.metrics import MetricSample
 
 @dataclass(frozen=True, slots=True)
 class ServiceFigures:
-    """What is known of services besides their states: the seconds that the last health check took, the log lines since
-    helmd started, and the newest sample of each series that services post.
+    """Figures of services: the duration of the last health check in seconds, the number of log lines since helmd
+    started, and the newest sample of each posted series.
     """
 
     response_seconds: Mapping[str, float] = field(default_factory=dict)

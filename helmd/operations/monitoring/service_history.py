@@ -1,4 +1,4 @@
-"""The last hours and days of all services together, as an overview shows them. Read on demand, then kept a while."""
+"""The history of all services in the last hours and days, for the overview. Read on demand, then cached."""
 
 import asyncio
 import time
@@ -15,36 +15,36 @@ from helmd.store.session import Pool
 DAYS = 90
 SPARK = timedelta(hours=1)
 HEALTH_METRIC = "health"
-"""1 while a service is healthy, 0.5 while it is degraded, 0 while it does not work; nothing while it need not run."""
+"""The metric: 1 while a service is healthy, 0.5 while degraded, 0 while failing; no sample while it is stopped."""
 _ERRORS = ("ERROR", "CRITICAL")
 _KEPT_SECONDS, _FRESH_SECONDS, _WAIT_SECONDS, _READ_SECONDS = 20.0, 90.0, 1.5, 4.0
 _PAST_SECONDS = 3600.0
-"""How often days that are over are read again."""
+"""Interval in seconds in which past days are read again."""
 _DAY = timedelta(days=1)
 _NO_VALUES = MinuteValues((), ())
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRecord:
-    """What is known of one service's last time."""
+    """The recent history of one service."""
 
     levels: Mapping[str, int] = field(default_factory=dict)
     """Log entries of the last 24 hours by level."""
     last_error: datetime | None = None
-    """When it logged its last error, to the minute; if that is long ago, to the hour."""
+    """Time of its last error, to the minute; if that is long ago, to the hour."""
     restarts: int = 0
     """Automatic restarts in the last 24 hours."""
     cpu: MinuteValues = _NO_VALUES
     memory: MinuteValues = _NO_VALUES
     """Percent of a processor, and MiB, by minute of the last hour."""
     days: Mapping[date, DayShare] = field(default_factory=dict)
-    """How healthy it was, by UTC day."""
+    """Its health by UTC day."""
     last_trouble: datetime | None = None
-    """When it last was not healthy, within five minutes; None if that is not known."""
+    """When it was last not healthy, to five minutes; None if unknown."""
 
 
 class ServiceHistory:
-    """On connections of POOL; READER counts log entries."""
+    """Reads on connections of POOL; READER counts log entries."""
 
     def __init__(self, pool: Pool, reader: LogReader) -> None:
         self._pool = pool
@@ -54,10 +54,10 @@ class ServiceHistory:
         self._read_at = self._past_at = -_PAST_SECONDS
         self._reading: asyncio.Task[None] | None = None
         self.trouble = ""
-        """Why nothing newer is known, as a sentence; empty if it is."""
+        """Why the data is outdated, as a sentence; empty if it is not."""
 
     async def records(self) -> Mapping[str, ServiceRecord]:
-        """By service. What takes long is in the next answer; nobody waits while what is known is fresh enough."""
+        """Return the histories by service: cached ones while fresh enough; slow queries are left to the next call."""
         age = time.monotonic() - self._read_at
         if self._reading is None and age >= _KEPT_SECONDS:
             self._reading = asyncio.create_task(self._read())

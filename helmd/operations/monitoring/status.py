@@ -29,7 +29,7 @@ class View:
     word: str
     unregistered: bool = False
     blocked: str = ""
-    """Why it is not started now, which its unit does not say: sentences without full stop at the end."""
+    """Why it is not started, if that is not known to its unit: sentences without full stop at the end."""
 
     @property
     def good(self) -> bool:
@@ -72,7 +72,7 @@ def look(
 def check(service: Service, layout: Layout) -> HealthVerdict:
     """Make one health check of a running SERVICE, bounded by its own time limit. Blocks."""
     if service.name == SUITE_CLUSTER:
-        # Not at the top: a suite without a database need not load it.
+        # Imported here, since a suite without a database does not need it.
         from helmd.operations.monitoring.database import check_suite_cluster
 
         return check_suite_cluster(service, layout)

@@ -1,4 +1,4 @@
-"""What happened to a service, as the log store has it: systemd's lines, Helm's records, changes of its health."""
+"""Events of a service, from the log store: systemd's lines, Helm's records, changes of its health."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from helmd.model.units.timeline import EventKind, health_of_line, kind_of_change
 from helmd.operations.logs.reader import LogReader
 
 _MOST_HEALTH = 200
-"""Lines of helmd's that are looked at for one page."""
+"""Maximum number of lines of helmd that are read for one page."""
 
 
 class TimelinePage(NamedTuple):
@@ -36,7 +36,7 @@ async def timeline(reader: LogReader, service: str, limit: int, before: PageCurs
         if (event := _event(entry.id, entry.row, service)) is not None
     ]
     found.sort(key=lambda each: each[0], reverse=True)
-    # Older than the end of a page that has another one, entries of that one may be missing.
+    # Beyond the end of a page of one kind that continues, entries of this kind would be missing.
     ends = [page.next for page in pages if page.next is not None]
     complete = [each for each in found if not ends or each[0] >= max(ends)]
     chosen = complete[:limit]
@@ -55,7 +55,7 @@ def _event(id: int, row: LogRow, service: str) -> TimelineEvent | None:
     kind: EventKind
     who = reason = None
     if row.source == HELM and (said("detail") or "").startswith(DRY_RUN):
-        # Recorded in the audit trail, but nothing has happened.
+        # Recorded in the audit trail, but nothing was changed.
         return None
     if row.source == HELM:
         kind = kind_of_change(said("action") or "", said("result") or "")

@@ -1,4 +1,4 @@
-"""Updates of this machine's packages that wait to be installed, as apt-get(8) finds them in its own lists.
+"""Pending updates of this machine's packages, from the package lists of apt-get(8).
 
 Nothing is fetched: whether the lists are fresh is up to the machine (apt-daily.timer), and is reported with them.
 """
@@ -14,7 +14,7 @@ from helmd.health.thread_pool import ThreadPool
 from helmd.model.api.host import HostUpdate, HostUpdates
 
 APT_WAIT_SECONDS = 3.0
-"""For which a request waits for apt; a later one gets what it found."""
+"""Maximum time in seconds that a request waits for apt; a later one gets the result."""
 _APT_SECONDS = 60.0
 _COMMAND = ("apt-get", "--simulate", "--with-new-pkgs", "-o", "Debug::NoLocking=1", "upgrade")
 _MOST_SHOWN = 200
@@ -36,7 +36,7 @@ class PendingUpdates:
         self._stamp: _Stamp | None = None
 
     async def current(self) -> HostUpdates | None:
-        """Return what waits, or None where that is not known, or not yet."""
+        """Return the pending updates, or None if unknown, or not known yet."""
         try:
             async with asyncio.timeout(APT_WAIT_SECONDS):
                 await self._threads.run(self._refresh)
@@ -46,7 +46,7 @@ class PendingUpdates:
         return self._known
 
     def read(self) -> HostUpdates | None:
-        """Return the same, however long apt takes. Blocks."""
+        """Return the pending updates, waiting for apt. Blocks."""
         self._refresh()
         return self._known
 
@@ -59,7 +59,7 @@ class PendingUpdates:
 
     def _ask(self) -> HostUpdates | None:
         if not any(self._lists.glob("*_Packages*")):
-            # Without lists, apt finds nothing to install, which says nothing.
+            # Without package lists, an empty result has no meaning.
             return None
         try:
             done = subprocess.run(
