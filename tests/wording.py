@@ -49,6 +49,18 @@ DENIED: Mapping[str, str] = {
     "lonely": "alone",
     "(?<!store_)upkeeps?(?!_seconds)": "maintenance",
     "patiently": "with a long timeout",
+    "signs? of life": "keepalive, answer",
+    "waited out": "retried",
+    "taken up again": "continued, restored",
+    "broken off": "interrupted, aborted",
+    "(?:gives?|giving) way": "is replaced, yields to",
+    "sees? to it": "ensure",
+    "(?:be|is) had": "available, fetched",
+    "what (?:came|comes|became|becomes) of": "result",
+    "(?:its|and the|or the) like(?![a-z])": "similar",
+    "at hand": "current, available",
+    "graver": "more severe",
+    "stranded": "unsupported, orphaned",
 }
 """Regular expressions of what is denied, and what to write instead. Case does not matter; each part of an identifier is
 a word."""

@@ -19,7 +19,7 @@ from helmd.model.logs.parsing.position import Gap, Missing, Position
 OVERHEAD = 4096
 """Bytes that the twenty-odd fields of an entry take here besides its message, for the bound on a batch."""
 LOOKUP_STEPS = 5_000
-"""Entries that are passed by between two signs of life."""
+"""Number of entries skipped between two keepalives of the watchdog."""
 _GIVE_BACK_AFTER = 20_000
 """Entries after which the files' memory is given back."""
 _CHECK_SECONDS, _CHECK_AGAIN_SECONDS = 30.0, 1.0

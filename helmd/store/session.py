@@ -95,7 +95,7 @@ async def connect(
 
 @asynccontextmanager
 async def unlimited(connection: Connection) -> AsyncIterator[None]:
-    """Suspend statement_timeout, to build an index or the like. Raises psycopg.Error."""
+    """Suspend statement_timeout, for example to build an index. Raises psycopg.Error."""
     await connection.execute("SET statement_timeout = 0")
     try:
         yield

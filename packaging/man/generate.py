@@ -29,7 +29,7 @@ _LINE_START = re.compile(r"^([#\-.|\[\];~])", re.MULTILINE)
 
 
 def plain(text: str) -> str:
-    """Return TEXT so that scdoc takes it as it stands."""
+    """Return TEXT escaped for scdoc."""
     return _LINE_START.sub(r"\\\1", _MARKUP.sub(lambda found: "\\" + found.group(), text))
 
 
@@ -42,7 +42,7 @@ def indented(text: str) -> str:
 
 
 def paragraphs(text: str) -> str:
-    r"""Click's help text as scdoc paragraphs; one that starts with ``\b`` is shown as it stands."""
+    r"""Click's help text as scdoc paragraphs; one that starts with ``\b`` is shown verbatim."""
     shown = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(text).partition("\f")[0].strip()):
         if block.startswith("\b\n"):

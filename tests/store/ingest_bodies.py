@@ -1,4 +1,4 @@
-"""Odd bodies, and what becomes of each: the columns that are stored, or the words of the fault."""
+"""Odd bodies with the results: the columns that are stored, or the words of the fault."""
 
 import json
 from dataclasses import dataclass, field

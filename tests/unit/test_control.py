@@ -1,4 +1,4 @@
-"""Control's decisions, as the effects that it yields: which jobs in which order, and what comes of each failure.
+"""Control's decisions, as the effects that it yields: which jobs in which order, and the results of each failure.
 
 Effects are answered with plain values here. That the driver performs them is for the system tests, with a real systemd.
 """

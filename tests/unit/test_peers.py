@@ -266,7 +266,7 @@ def caller(via: Via, login_at: float | None = None) -> Identity:
 
 
 def outcome(via: Via, peer: Peer, access: Access = CHECKED, *, tls: bool = False, login_at: float | None = None) -> str:
-    """What comes of a request: ``passes``, or the code of the error."""
+    """Return the result of a request: ``passes``, or the code of the error."""
     try:
         check_peer(caller(via, login_at), access, peer, TRUST, tls=tls, now=NOW)
     except (PeerRefusedError, LoginNeededError) as error:

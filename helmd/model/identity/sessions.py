@@ -30,8 +30,8 @@ class BrowserSession:
     seen: float
     """The last activity of the user: a page that was opened, or a change. What a page fetches by itself is none."""
     login: float | None = None
-    """When the user gave a password or the like; None if that is unknown. Earlier than ``began`` if Keycloak knew the
-    user already."""
+    """When the user gave a password or another credential; None if that is unknown. Earlier than ``began`` if Keycloak
+    knew the user already."""
     token: str = field(default="", repr=False)
     """The user's token of Core."""
     refresh: str = field(default="", repr=False)

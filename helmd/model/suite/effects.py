@@ -18,7 +18,7 @@ _NAMED = 3
 
 
 def effect_text(action: str, names: Collection[str], registry: Registry) -> str:
-    """Return what comes of ACTION for others than the services NAMES; empty for what touches nobody."""
+    """Return the effects of ACTION on services other than NAMES; empty if there are none."""
     return " ".join(_sentences(names, registry)) if action in ("stop", "restart") else ""
 
 

@@ -28,7 +28,7 @@ def shell_syntax(service: Service) -> Iterator[str]:
     for setting, words in commands.items():
         if word := _shell_word(words):
             yield (
-                f"services.{service.name}.{setting}: its program gets '{word}' as it stands, since no shell reads the"
+                f"services.{service.name}.{setting}: its program gets '{word}' verbatim, since no shell reads the"
                 ' command line; with a shell: ["sh", "-c", "exec ..."]'
             )
     variables = {

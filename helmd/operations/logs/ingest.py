@@ -357,7 +357,7 @@ class Ingest:
         self._rows += len(chunk.rows) + len(chunk.posted)
 
     async def _rest(self) -> None:
-        """Until the journal has more, or there is another reason to look: an open entry, a sign of life, new files."""
+        """Wait until the journal has more, or for an open entry, a keepalive of the watchdog, or new files."""
         assert self._reader is not None
         lively = time.monotonic() - self._lively_at < _LIVELY_SECONDS
         # A look costs a tenth of listening for journald's word, which comes a quarter of a second late besides.

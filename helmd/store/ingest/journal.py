@@ -237,7 +237,7 @@ class _Splits:
 def _is_of_content(error: Exception) -> bool:
     """Whether ERROR is about the content of rows and not about the store."""
     if isinstance(error, psycopg.errors.QueryCanceled):
-        # An error in the code that makes the text for COPY; the server reports only that COPY was broken off.
+        # An error in the code that makes the text for COPY; the server only reports that COPY was aborted.
         return isinstance(error.__context__, CONTENT_FAULTS)
     return isinstance(error, CONTENT_FAULTS) or (isinstance(error, psycopg.Error) and is_refusal(error))
 

@@ -97,7 +97,7 @@ class Appender:
         return Appended(first, last, len(rows), sum(row.duplicate_of is not None for row in marked))
 
     async def _partitions(self, connection: Connection, days: Iterable[tuple[int, str]]) -> list[str]:
-        """Sees to it that there is a partition for each (retention, day); their names."""
+        """Create the missing partitions for each (retention, day); return the names of all."""
         leaves = []
         for retention, day in sorted(days):
             leaf = leaf_of(retention, day)

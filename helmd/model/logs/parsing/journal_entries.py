@@ -1,7 +1,7 @@
 """From journal entries to rows of the log store: parsed, joined, and separated from what Helm itself wrote.
 
 Lines that services print (``_TRANSPORT=stdout``) go through the formats and the joiner. Whatever speaks the journal's
-own protocol says its level itself. All that is open can be written down with the position and taken up again.
+own protocol says its level itself. All open entries can be stored with the position and restored.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping

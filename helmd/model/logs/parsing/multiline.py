@@ -3,7 +3,7 @@
 of a message).
 
 Lines of one writer (``Key``) are joined; those of others are never held back. All that is open can be written down and
-taken up again, so an entry that is half read survives a restart. What is open is bounded: when there is too much of it
+restored, so an incomplete entry survives a restart. What is open is bounded: when there is too much of it
 the oldest is returned as it is. Times are the journal's, in microseconds since 1970.
 """
 
