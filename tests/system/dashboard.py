@@ -28,28 +28,22 @@ _RECENT = 240.0
 """Seconds after which the owner logs in again: half of what helmd takes for a recent login is left to the test."""
 _IGNORED = ("fonts.googleapis.com", "favicon.ico")
 """What the console says of the gateway's own style sheet."""
-_AXE = """
-const done = arguments[arguments.length - 1];
-axe.run(document, {resultTypes: ["violations"]}).then(
-  (found) => done(found.violations.flatMap((each) => each.nodes.map((node) =>
-    `${each.id}: ${node.target.join(" ")}: ${node.failureSummary.split("\\n").slice(1).join(" ")}`))),
-  (error) => done([String(error)]));
-"""
-
 _OPEN = """
 const [dialog] = [...document.querySelectorAll("dialog[open], :popover-open")].slice(-1);
 const heading = dialog?.querySelector("h2, h3")?.textContent;
 return dialog ? [heading, dialog.getAttribute("aria-label"), dialog.id].filter(Boolean) : [];
 """
-_AXE_OF_OPEN = """
-const [rules, done] = arguments;
-const [dialog] = [...document.querySelectorAll("dialog[open], :popover-open")].slice(-1);
+_AXE = """
+const [ofOpen, rules, done] = arguments;
+const [part] = ofOpen ? [...document.querySelectorAll("dialog[open], :popover-open")].slice(-1) : [document];
 const only = rules.length ? { runOnly: { type: "rule", values: rules } } : {};
-axe.run(dialog, { resultTypes: ["violations"], ...only }).then(
+axe.run(part, { resultTypes: ["violations"], ...only }).then(
   (found) => done(found.violations.flatMap((each) => each.nodes.map((node) =>
     `${each.id}: ${node.target.join(" ")}: ${node.failureSummary.split("\\n").slice(1).join(" ")}`))),
   (error) => done([String(error)]));
 """
+_OF_COLOURS = ("color-contrast", "link-in-text-block")
+"""The rules of axe that look at colours, which alone are others in dark."""
 
 
 def axe_source() -> str:
@@ -141,32 +135,27 @@ class Dashboard:
         """What the console has said since the last call: errors of scripts, violations of the policy, failed loads."""
         return [each for each in self.browser.complaints() if not any(word in each for word in _IGNORED)]
 
-    def violations(self) -> list[str]:
-        """What axe finds on the page as it is now, in light and in dark."""
+    def violations(self, *, of_open: bool = False) -> list[str]:
+        """What axe finds on the page as it is now, or on the dialog or popover that is open: in light, and of colours
+        in dark.
+        """
+        if not self.browser.run("return Boolean(window.axe)"):
+            self.browser.run(axe_source())
+        driver = self.browser.driver
         found = []
-        source = axe_source()
-        for dark in (False, True):
+        for dark, rules in ((False, ()), (True, _OF_COLOURS)):
             self.browser.size(1440, 900, dark)
-            self.browser.run(f"if (!window.axe) {{ {source} }}")
-            found += self.browser.do(lambda: self.browser.driver.execute_async_script(_AXE))
+            seen = self.browser.do(lambda given=rules: driver.execute_async_script(_AXE, of_open, given))  # type: ignore[misc]
+            found += [f"{each} ({'dark' if dark else 'light'})" for each in seen]
         self.browser.size(1440, 900)
         return found
 
     def readable(self, name: str) -> None:
-        """The dialog or popover that is open is that of this NAME (tests/system/dialogs.py), and axe finds nothing on
-        it: in light, and of colours in dark.
-        """
+        """The dialog or popover that is open has this NAME (tests/system/dialogs.py); axe finds nothing on it."""
         assert name in dialogs(), f"no page has such a dialog: {name}"
         titles = self.browser.run(_OPEN)
         assert any(re.fullmatch(pattern(name), title) for title in titles), f"{name} is not open, but: {titles}"
-        if not self.browser.run("return Boolean(window.axe)"):
-            self.browser.run(axe_source())
-        driver = self.browser.driver
-        for dark, rules in ((False, []), (True, ["color-contrast"])):
-            self.browser.size(1440, 900, dark)
-            found = self.browser.do(lambda given=rules: driver.execute_async_script(_AXE_OF_OPEN, given))  # type: ignore[misc]
-            assert found == [], f"{name}, {'dark' if dark else 'light'}: {found}"
-        self.browser.size(1440, 900)
+        assert self.violations(of_open=True) == [], name
 
     @contextmanager
     def network(self, *, offline: bool = False, latency: int = 0) -> Iterator[None]:
