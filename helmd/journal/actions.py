@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 Actor = Literal["helmctl", "helmd"]
 
 BEGAN = "HIVEMATRIX_BEGAN"
-"""When the command began that did it, in microseconds since 1970."""
+"""The start time of the command, in microseconds since 1970."""
 _BAD_RESULTS = frozenset({"failed", "killed", "skipped", "timeout", "refused"})
 _WARNING, _INFO = 4, 6
 
 
 def sentence(action: str, service: str, result: str, reason: str, on_behalf_of: str) -> str:
-    """The entry's message: ``restart core: done, for hive: its health check failed 4 times in a row``."""
+    """Return the entry's message: ``restart core: done, for hive: its health check failed 4 times in a row``."""
     said = f"{action} {service}: {result}" if service else f"{action}: {result}"
     if on_behalf_of:
         said += f", for {on_behalf_of}"
@@ -76,7 +76,7 @@ def record(
 
 
 def record_change(keys: JournalKeys, change: "AuditedChange", actor: Actor) -> None:
-    """Record CHANGE, which ACTOR made for somebody, as `record` does."""
+    """Record CHANGE, made by ACTOR, as `record` does."""
     record(
         keys,
         change.action,
@@ -91,7 +91,7 @@ def record_change(keys: JournalKeys, change: "AuditedChange", actor: Actor) -> N
 
 
 def _process_began() -> int:
-    """When this process was started, in microseconds since 1970 (proc(5), starttime)."""
+    """Return when this process was started, in microseconds since 1970 (proc(5), starttime)."""
     with open("/proc/self/stat") as file:
         ticks = int(file.read().rpartition(")")[2].split()[19])
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Journal files of which libsystemd reads nothing without an error: shorter than their headers say, or without one."""
+"""Journal files that libsystemd silently skips: shorter than their headers say, or without header."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from helmd.journal.files import HEADER_SIZE, PLACES, journal_files, parse_header
 
 
 class Truncated(NamedTuple):
-    """A file that lacks its end, or its header. Times are microseconds since 1970; 0 where they can't be known."""
+    """A file without its end or header. Times are microseconds since 1970, 0 if unknown."""
 
     file_id: str
     path: Path
@@ -17,7 +17,7 @@ class Truncated(NamedTuple):
 
 
 def truncated_files(places: tuple[Path, ...] = PLACES) -> Iterator[Truncated]:
-    """Those below PLACES that this process may read."""
+    """Yield truncated files below PLACES that this process may read."""
     for path in journal_files(places):
         try:
             with path.open("rb") as file:
@@ -29,7 +29,7 @@ def truncated_files(places: tuple[Path, ...] = PLACES) -> Iterator[Truncated]:
             continue  # journald is just making it
         header = parse_header(start)
         if header is None:
-            # Its last change says at least which lines it can't have.
+            # Its modification time bounds the lines it can have.
             yield Truncated(f"inode-{facts.st_dev:x}-{facts.st_ino:x}", path, 0, facts.st_mtime_ns // 1000)
         # While journald grows a file it is longer than its header says, never shorter.
         elif facts.st_size < header.header_size + header.arena_size:

@@ -1,11 +1,11 @@
 """Entries that journald itself wrote twice.
 
-When a file has reached its size in the middle of an entry, journald 252 rotates it away and writes the entry again into
-the next one, though the full file has it whole: the last entry of the one and the first of the other are the same line,
-with the same time and the numbers N and N + 1. Seen at every rotation by size. (journal_file_append_entry() fails once
-the entry stands, and write_to_journal() tries again.)
+If a file reaches its maximum size within an entry, journald 252 rotates it and writes the entry again to the next file,
+though the full file has it completely: the last entry of the one and the first of the other are the same line,
+with the same time and the numbers N and N + 1. Seen at every rotation by size. (journal_file_append_entry() fails after
+the entry was written, and write_to_journal() retries.)
 
-Two lines of one text are printed in one microsecond often enough, so only the first entry of a file is taken for such.
+Two lines of one text are printed in one microsecond often enough, so only the first entry of a file is considered.
 """
 
 import struct
@@ -22,7 +22,7 @@ Number = tuple[str, int]
 
 
 class Doubles:
-    """Finds them by the first sequence numbers of the files below PLACES. Files are read only when needed."""
+    """Finds duplicates by the first sequence numbers of the files below PLACES, which are only read when needed."""
 
     def __init__(self, places: tuple[Path, ...] = PLACES) -> None:
         self._places = places
@@ -31,7 +31,10 @@ class Doubles:
         self._empty: list[Path] = []
 
     def repeats(self, before: str, cursor: str) -> bool:
-        """Whether the entry at CURSOR is that at BEFORE once more. Both have the same monotonic time and boot."""
+        """Return whether the entry at CURSOR is a duplicate of that at BEFORE.
+
+        Both have the same monotonic time and boot.
+        """
         if before.rpartition(";x=")[2] != cursor.rpartition(";x=")[2]:
             return False
         last, here = parse_cursor(before), parse_cursor(cursor)
@@ -45,7 +48,7 @@ class Doubles:
             self._seen = directories
             self._first.clear()
             self._empty = [path for directory in directories for path in directory.glob("*.journal")]
-        # One without an entry may have got its first since.
+        # A file without entries may have got its first one since.
         still_empty = []
         for path in self._empty:
             first = _first_number(path)
@@ -57,7 +60,7 @@ class Doubles:
         return number in self._first
 
     def _directories(self) -> Iterator[tuple[Path, int]]:
-        """Where there are files, and when one came or went last."""
+        """Yield the directories of files, with their modification times."""
         for place in self._places:
             try:
                 for directory in (place, *(path for path in place.iterdir() if path.is_dir())):

@@ -1,4 +1,4 @@
-"""How many entries of an account the journal's files have, by their own count, for comparison with what was read."""
+"""The numbers of an account's entries in journal files, by their own indexes, for comparison with those read."""
 
 import os
 from collections.abc import Iterator
@@ -18,22 +18,22 @@ _Inode = tuple[int, int]
 
 
 class Expected(NamedTuple):
-    """What a file has within a stretch of monotonic time: ``entries`` of the account, None when that is unknown."""
+    """The number of the account's ``entries`` in a file within a range of monotonic time, None if unknown."""
 
     file: JournalFile
     entries: int | None
 
 
 def files_of(directory: Path | None) -> "FileSet":
-    """The files of this machine, or of one DIRECTORY."""
-    # As LOCAL_ONLY has libsystemd do, other machines' files are left out.
+    """Return the files of this machine, or of one DIRECTORY."""
+    # As with SD_JOURNAL_LOCAL_ONLY, files of other machines are skipped.
     return FileSet(PLACES, id128.get_machine().hex) if directory is None else FileSet((directory,), None)
 
 
 class FileSet:
     """The files below PLACES, of one machine if MACHINE_ID is given, that may have entries of the boot being read.
 
-    Files stay open, so that those which journald deletes meanwhile can be counted.
+    Files stay open, so that they can be counted after journald has deleted them.
     """
 
     def __init__(self, places: tuple[Path, ...], machine_id: str | None) -> None:
@@ -45,7 +45,7 @@ class FileSet:
         self._files: dict[_Inode, JournalFile] = {}
         self._done: set[_Inode] = set()
         self._over: list[tuple[str, int, int]] = []
-        """Of the files that end before what is being read: seqnum_id, first and last sequence number."""
+        """seqnum_id, first and last sequence number of the files that end before the position."""
 
     def close(self) -> None:
         for file in self._files.values():
@@ -56,13 +56,11 @@ class FileSet:
         self._changed.clear()
 
     def enter(self, boot_id: str, after: int) -> None:
-        """Goes on with what a boot has behind a monotonic time, which may be earlier than before: after a commit that
-        failed, or was lost.
-        """
+        """Move to a monotonic time in a boot, which may be earlier than the present one after a failed commit."""
         if boot_id != self._boot_id:
             self.close()
         elif after < self._after:
-            # What had ended before may have something again. Open files stay open: they may be deleted.
+            # Files that ended before may have entries again. Open files stay open, since they may have been deleted.
             self._done.clear()
             self._over.clear()
             self._changed.clear()
@@ -70,7 +68,7 @@ class FileSet:
         self.look()
 
     def look(self, after: int | None = None) -> None:
-        """Reads the headers of files that are written, and looks for new files. Those that end by AFTER are let go."""
+        """Read the headers of files being written, and find new files. Those that end by AFTER are closed."""
         if after is not None:
             self._after = after
         for inode, file in list(self._files.items()):
@@ -78,26 +76,26 @@ class FileSet:
                 if not file.is_final():
                     file.refresh()
             except (OSError, DamagedError):
-                self._let_go(inode)
+                self._close_file(inode)
                 continue
             if file.is_final() and self._is_over(file):
-                self._let_go(inode)
+                self._close_file(inode)
         changed = dict(self._directories())
         if changed != self._changed:
             self._changed = changed
             self._list()
 
     def limit(self, after: int) -> int:
-        """The next monotonic time above AFTER at which one of the files ends; FOREVER when there is none."""
+        """Return the next monotonic time above AFTER at which one of the files ends; FOREVER when there is none."""
         ends = (file.header.tail_monotonic for file in self._of_boot())
         return min((end for end in ends if end > after), default=FOREVER)
 
     def end(self) -> int:
-        """The monotonic time up to which the files of this boot go."""
+        """Return the monotonic time up to which the files of this boot go."""
         return max((file.header.tail_monotonic for file in self._of_boot()), default=0)
 
     def goes_on(self, limit: int) -> bool:
-        """Whether a file that ended at LIMIT when it was last looked at is being written and has grown since."""
+        """Return whether a file that ended at LIMIT is being written and has grown since it was last read."""
         for file in self._files.values():
             before = file.header
             if before.tail_monotonic == limit and before.boot_id == self._boot_id and not file.is_final():
@@ -108,7 +106,7 @@ class FileSet:
         return False
 
     def expected(self, uid: int, after: int, up_to: int, last: str = "") -> list[Expected]:
-        """What each file has of an account above AFTER, up to and with UP_TO; files that have nothing are left out.
+        """Return the numbers of an account's entries above AFTER, up to and including UP_TO, by file, without zeros.
 
         By its number, no file that begins behind the entry at the cursor LAST has any.
         """
@@ -128,7 +126,7 @@ class FileSet:
         return sorted(found, key=lambda each: each.file.header.head_seqnum)
 
     def has(self, position: Position) -> bool:
-        """Whether a file that is still in its directory has the entry of a position's cursor."""
+        """Return whether a file that was not deleted has the entry of a position's cursor."""
         cursor = parse_cursor(position.cursor)
         if cursor is None:
             return False
@@ -144,7 +142,7 @@ class FileSet:
         return False
 
     def times(self, cursor: str, given: Times) -> Times | None:
-        """The times of the entry at CURSOR, which says GIVEN, as far as they are plausible in its file.
+        """Return the times of the entry at CURSOR, which says GIVEN, as far as they are plausible in its file.
 
         None for an entry of a file that was read to its end. An entry that is not found has damage in more than its
         times: then they are those at the end of the files, if they are later.
@@ -168,7 +166,9 @@ class FileSet:
         return plausible_times(given, (), (last,)) if given.monotonic > last.monotonic else given
 
     def has_number(self, cursor: str) -> bool:
-        """Whether a file may have an entry with the sequence number of CURSOR: not when that is above all of them."""
+        """Return whether a file may have an entry with the sequence number of CURSOR: not when that is above all of
+        them.
+        """
         found = parse_cursor(cursor)
         return found is None or self._is_known(found)
 
@@ -183,14 +183,14 @@ class FileSet:
         return False
 
     def _of_boot(self) -> list[JournalFile]:
-        """The files that end in this boot."""
+        """Return the files that end in this boot."""
         return [file for file in self._files.values() if file.header.boot_id == self._boot_id]
 
     def _is_over(self, file: JournalFile) -> bool:
         header = file.header
         return header.boot_id == self._boot_id and header.tail_monotonic <= self._after
 
-    def _let_go(self, inode: _Inode) -> None:
+    def _close_file(self, inode: _Inode) -> None:
         file = self._files.pop(inode)
         if self._is_over(file):
             self._over.append((file.header.seqnum_id, file.header.head_seqnum, file.header.tail_seqnum))
@@ -211,11 +211,11 @@ class FileSet:
                 continue
             self._files[inode] = file
             if not self._concerned(file) or (file.is_final() and self._is_over(file)):
-                self._let_go(inode)
+                self._close_file(inode)
         self._done &= present
 
     def _concerned(self, file: JournalFile) -> bool:
-        """Whether a file may have entries of this boot: it begins or ends in it, or goes on over several."""
+        """Return whether a file may have entries of this boot: it begins or ends in it, or goes on over several."""
         header = file.header
         if self._machine_id is not None and self._machine_id not in (header.machine_id, file.path.parent.name):
             return False
@@ -225,7 +225,7 @@ class FileSet:
         return head is None or head.boot_id != header.boot_id
 
     def _directories(self) -> Iterator[tuple[Path, int]]:
-        """Where there are files, and when one came or went last."""
+        """Yield where there are files, and when one came or went last."""
         for place in self._places:
             try:
                 with os.scandir(place) as entries:

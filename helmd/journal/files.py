@@ -1,9 +1,9 @@
-"""Journal files as they are on disk: their headers, and which entries they refer to.
+"""The on-disk format of journal files: headers, and entry arrays.
 
-libsystemd ends its walk through a damaged file without an error: a match is followed by a chain of entry arrays of its
-own, and what comes behind a broken link of it is not found. What is read here gives the expected number of entries.
+libsystemd stops iterating in a damaged file without an error: each match has a chain of entry arrays, and entries behind
+a broken link are not found. This module gets the expected number of entries.
 
-Files are read by pread(2), not mapped: a mapped file that gets shorter ends the process (SIGBUS).
+Files are read by pread(2), not mapped, since truncation of a mapped file ends the process by SIGBUS.
 
 JOURNAL_FILE_FORMAT (systemd.io) and journal-def.h, as of systemd 252 to 257, compact mode included.
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from helmd.model.logs.parsing.entry_times import NEIGHBOURS, Times, plausible_times
 
 PLACES = (Path("/var/log/journal"), Path("/run/log/journal"))
-"""Where journald keeps files (systemd-journald.service(8))."""
+"""Directories of journal files (systemd-journald.service(8))."""
 SIGNATURE = b"LPKSHHRH"
 PATTERNS = ("*.journal", "*.journal~", "*/*.journal", "*/*.journal~")
 """Files below a place that libsystemd reads; journald renames those that it finds damaged to ``.journal~``."""
@@ -29,7 +29,7 @@ _COMPACT = 1 << 4
 _COMPRESSED = 0b111
 """Flags of an object whose payload is compressed."""
 ARCHIVED = 2
-"""STATE_ARCHIVED: the file is written no more. (One in which journald has just not written is offline.)"""
+"""STATE_ARCHIVED: the file is not written any more. (An idle one is offline.)"""
 
 _DATA, _FIELD, _ENTRY, _ENTRY_ARRAY = 1, 2, 3, 6
 _OBJECT = struct.Struct("<BB6xQ")
@@ -40,17 +40,17 @@ _ENTRY_OBJECT = struct.Struct("<BB6xQ QQQ16sQ")
 _ARRAY_OBJECT = struct.Struct("<BB6xQ Q")
 _DAMAGED_BITS = 8
 _MOST_NEW_FIELDS = 1024
-"""Fields that journald may have added since the header was read."""
+"""Maximum number of fields that journald may have added since the header was read."""
 _MOST_LINKS = 100_000
-"""Links of a chain after which it counts as a circle."""
+"""Number of links after which a chain counts as cyclic."""
 
 
 class DamagedError(Exception):
-    """The file's structure is not what the format allows."""
+    """The file's structure violates the format."""
 
 
 def is_same_boot(boot_id: str, other: str) -> bool:
-    """Whether both are the id of one boot, of which a byte may be damaged: random ids differ in many more bits."""
+    """Return whether both are the id of one boot, allowing for a damaged byte: random ids differ in many more bits."""
     return boot_id == other or (int(boot_id, 16) ^ int(other, 16)).bit_count() <= _DAMAGED_BITS
 
 
@@ -79,7 +79,7 @@ class Header(NamedTuple):
 
 
 class EntryHead(NamedTuple):
-    """What an entry object says before its fields."""
+    """The header of an entry object."""
 
     seqnum: int
     realtime: int
@@ -88,13 +88,13 @@ class EntryHead(NamedTuple):
     xor_hash: int
 
     def cursor(self, seqnum_id: str) -> str:
-        """Its cursor, as sd_journal_get_cursor(3) has it, in a file with this SEQNUM_ID."""
+        """Return its cursor in a file with this SEQNUM_ID, as sd_journal_get_cursor(3) does."""
         times = f"m={self.monotonic:x};t={self.realtime:x}"
         return f"s={seqnum_id};i={self.seqnum:x};b={self.boot_id};{times};x={self.xor_hash:x}"
 
 
 def parse_header(raw: bytes) -> Header | None:
-    """The header that RAW begins with, or None when it is not one of a journal file."""
+    """Parse the header at the beginning of RAW; return None if it is not that of a journal file."""
     if len(raw) < _HEADER.size:
         return None
     signature, _, incompatible, state, file_id, machine_id, boot_id, seqnum_id, *numbers = _HEADER.unpack_from(raw)
@@ -107,8 +107,7 @@ def parse_header(raw: bytes) -> Header | None:
 class Chain:
     """The entries that an array chain refers to, in the order in which they were written: COUNT, by their number.
 
-    Searches ask an entry and both of its neighbours, and the majority decides, so that one entry with a damaged field
-    does not send them astray.
+    Searches take the majority of an entry and its neighbours, so that one damaged entry does not mislead them.
     """
 
     def __init__(self, file: "JournalFile", count: int, first: int, array: int) -> None:
@@ -118,7 +117,7 @@ class Chain:
         self._first = first
         self._width = 4 if file.header.compact else 8
         self._arrays: list[tuple[int, int, int]] = []
-        """Number of the first entry, number behind the last one, and offset of the items, of each array."""
+        """Of each array: number of the first entry, number after the last one, and offset of the items."""
         covered = 1 if first else 0
         for _ in range(_MOST_LINKS):
             if covered >= count or not array:
@@ -134,14 +133,14 @@ class Chain:
             self._arrays.append((covered, end, array + _ARRAY_OBJECT.size))
             covered, array = end, following
         self.covered = covered
-        """So many entries, from the first one on, are referred to by arrays that are there."""
+        """The number of entries, from the first one, that intact arrays refer to."""
 
     @property
     def whole(self) -> bool:
         return self.covered >= self.count
 
     def offset(self, number: int) -> int:
-        """Where an entry is, or 0 when what refers to it is damaged."""
+        """Return the offset of an entry, or 0 if the reference to it is damaged."""
         if number == 0 and self._first:
             return self._first
         for begin, end, items in self._arrays:
@@ -154,12 +153,12 @@ class Chain:
         return 0
 
     def entry(self, number: int) -> EntryHead | None:
-        """What an entry says of itself, or None when it, or what refers to it, is damaged."""
+        """Return the header of an entry, or None if it, or the reference to it, is damaged."""
         offset = self.offset(number)
         return self._file.entry_at(offset) if offset else None
 
     def number_of(self, seqnum: int) -> int | None:
-        """The number of the entry with a sequence number, or None when there is none, or it is damaged."""
+        """Return the number of the entry with a sequence number, or None if there is none, or it is damaged."""
         near = self._search(0, self.count, lambda entry: entry.seqnum >= seqnum)
         for number in (near, near - 1, near + 1):
             entry = self.entry(number)
@@ -168,7 +167,8 @@ class Chain:
         return None
 
     def times(self, number: int, boot_id: str, given: Times) -> Times:
-        """The times of an entry that says GIVEN, as far as the entries around it in its boot make them plausible.
+        """Return the times of an entry that says GIVEN, as far as the entries around it in its boot make them
+        plausible.
 
         The header repeats the times of the file's last entry.
         """
@@ -184,9 +184,10 @@ class Chain:
         return plausible_times(given, before, after)
 
     def stretch(self, boot_id: str, after: int, up_to: int) -> tuple[int, int]:
-        """The numbers of a boot's first entry with a monotonic time above AFTER, and of the first one above UP_TO.
+        """Return the numbers of a boot's first entry with a monotonic time above AFTER, and of the first one above
+        UP_TO.
 
-        A boot's entries are written one after the other. Damaged entries count as what follows them.
+        A boot's entries are consecutive. Damaged entries count as the next intact one.
         """
         first, end = self._boot(boot_id)
         header = self._file.header
@@ -201,12 +202,12 @@ class Chain:
         return begin, stop
 
     def between(self, boot_id: str, after: int, up_to: int) -> int:
-        """How many entries a boot has with monotonic times above AFTER, up to and with UP_TO."""
+        """Return how many entries a boot has with monotonic times above AFTER, up to and with UP_TO."""
         begin, stop = self.stretch(boot_id, after, up_to)
         return stop - begin
 
     def _boot(self, boot_id: str) -> tuple[int, int]:
-        """Where a boot's entries begin, and where they end."""
+        """Return the numbers of a boot's first entry, and of the one after its last."""
         head, tail = self._next(0, self.count), self._previous(self.count, 0)
         if head is None or tail is None:
             return (0, self.count)
@@ -222,16 +223,16 @@ class Chain:
         return first, self._search(first, self.count, lambda entry: not is_same_boot(entry.boot_id, boot_id))
 
     def _next(self, number: int, end: int) -> tuple[int, EntryHead] | None:
-        """The first entry from NUMBER on, before END, that is not damaged."""
+        """Return the first entry from NUMBER on, before END, that is not damaged."""
         return next(((n, entry) for n in range(number, end) if (entry := self.entry(n)) is not None), None)
 
     def _previous(self, end: int, begin: int) -> tuple[int, EntryHead] | None:
-        """The last entry before END, not before BEGIN, that is not damaged."""
+        """Return the last entry before END, not before BEGIN, that is not damaged."""
         found = ((n, entry) for n in range(end - 1, begin - 1, -1) if (entry := self.entry(n)) is not None)
         return next(found, None)
 
     def _search(self, begin: int, end: int, met: Callable[[EntryHead], bool]) -> int:
-        """The first number from BEGIN to END from which on entries have MET a condition."""
+        """Return the first number from BEGIN to END from which entries have MET a condition (binary search)."""
         first, last = begin, end
         while begin < end:
             middle = (begin + end) // 2
@@ -250,12 +251,12 @@ class Chain:
 
 
 class JournalFile:
-    """An open journal file. It stays readable when it is renamed or deleted. Raises OSError, and DamagedError."""
+    """An open journal file, which stays readable if renamed or deleted. Raises OSError, and DamagedError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._boot_of_entries = ""
-        """The boot that the header and the last entries agreed on: these are of it as long as the header says so."""
+        """The boot on which the header and the last entries agreed; valid while the header is unchanged."""
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self.refresh()
@@ -270,31 +271,31 @@ class JournalFile:
         os.close(self.descriptor)
 
     def refresh(self) -> Header:
-        """Reads the header again."""
+        """Read the header again."""
         self.header = self._read_header()
         if self.header.boot_id != self._boot_of_entries:
             self._take_boot_of_entries()
         return self.header
 
     def is_final(self) -> bool:
-        """Whether journald writes the file no more: it was archived, or found damaged, or deleted."""
+        """Return whether the file is not written any more: archived, found damaged, or deleted."""
         is_renamed = "@" in self.path.name or self.path.name.endswith("~")
         return is_renamed or self.header.state == ARCHIVED or not self.linked()
 
     def belongs_to(self, uid: int) -> bool:
-        """Whether all entries are an account's: journald keeps those of people in files of their own."""
+        """Return whether all entries are of one account: journald splits files by uid for login users."""
         return self.path.name.startswith((f"user-{uid}.", f"user-{uid}@"))
 
     def linked(self) -> bool:
-        """Whether the file has not been deleted."""
+        """Return whether the file has not been deleted."""
         return os.fstat(self.descriptor).st_nlink > 0
 
     def entries(self) -> Chain:
-        """All entries."""
+        """Return all entries."""
         return Chain(self, self.header.n_entries, 0, self.header.entry_array)
 
     def entries_with(self, field: bytes, value: bytes) -> Chain:
-        """Entries that have ``FIELD=VALUE``."""
+        """Return entries that have ``FIELD=VALUE``."""
         payload = field + b"=" + value
         if payload not in self._data:
             found = self._find(field, payload)
@@ -307,20 +308,20 @@ class JournalFile:
         return Chain(self, count, first, array)
 
     def entry_at(self, offset: int) -> EntryHead | None:
-        """What the entry object at OFFSET says of itself; None when there is none."""
+        """Return the header of the entry object at OFFSET, or None if there is none."""
         try:
             kind, _, size, seqnum, realtime, monotonic, boot_id, xor_hash = _ENTRY_OBJECT.unpack(
                 self.bytes_at(offset, _ENTRY_OBJECT.size)
             )
         except DamagedError:
             return None
-        # Of an object whose end is overwritten by zeros the head is left.
+        # The header of an object whose end was overwritten by zeros is intact.
         if kind != _ENTRY or size <= _ENTRY_OBJECT.size or not seqnum or not any(boot_id):
             return None
         return EntryHead(seqnum, realtime, monotonic, boot_id.hex(), xor_hash)
 
     def bytes_at(self, offset: int, size: int) -> bytes:
-        """SIZE bytes from OFFSET on. Raises DamagedError when the file doesn't have them."""
+        """Return SIZE bytes from OFFSET on. Raises DamagedError when the file doesn't have them."""
         if offset % 4 or not 0 < offset < self.header.header_size + self.header.arena_size:
             raise DamagedError("an object is outside of the file")
         raw = os.pread(self.descriptor, size, offset)
@@ -335,7 +336,7 @@ class JournalFile:
         return header
 
     def _take_boot_of_entries(self) -> None:
-        """Takes the boot of the last two entries where they agree on another one than the header.
+        """Use the boot of the last two entries if they agree on another one than the header.
 
         journald 252 writes the running boot into the header when it opens a file to write, before the first entry of
         that boot (journal_file_refresh_header()); the header's times are still those of the last entry then.
@@ -352,7 +353,7 @@ class JournalFile:
             self.header = self.header._replace(boot_id=boot_id)
 
     def _check_end(self) -> None:
-        """Takes the times of the last entry from itself where those in the header are not plausible."""
+        """Use the last entry's own times if those in the header are not plausible."""
         chain, header = self.entries(), self.header
         number = chain.count - 1
         last = chain.entry(number) if chain.count == header.n_entries else None
@@ -370,9 +371,9 @@ class JournalFile:
             self.header = header._replace(tail_realtime=own.realtime, tail_monotonic=own.monotonic)
 
     def _find(self, field: bytes, payload: bytes) -> int:
-        """Where the data object with PAYLOAD is, or 0.
+        """Return the offset of the data object with PAYLOAD, or 0.
 
-        By the table of fields, of which there are some dozens, rather than by the hash of the payload.
+        It is found by the table of some dozens of fields, not by the hash of the payload.
         """
         header = self.header
         if not header.field_table:
@@ -407,13 +408,13 @@ class JournalFile:
 
 
 def journal_files(places: tuple[Path, ...]) -> Iterator[Path]:
-    """Those below PLACES."""
+    """Yield the journal files below PLACES."""
     for place in places:
         yield from sorted(path for pattern in PATTERNS for path in place.glob(pattern))
 
 
 def headers_below(places: tuple[Path, ...]) -> list[Header]:
-    """Headers of the files below PLACES; those of files that can't be read, or that are none, are left out."""
+    """Return the headers of the files below PLACES, without unreadable and invalid ones."""
     found = []
     for path in journal_files(places):
         try:

@@ -1,4 +1,4 @@
-"""The keys with which Helm signs what it writes to the journal: a file among the account's secrets.
+"""The keys with which Helm signs its journal entries: a file among the account's secrets.
 
 One key per line, the newest last: the time from which it is used (seconds since 1970), and 32 bytes in hexadecimal. The
 newest key signs; older ones verify what was written before it was added. Writers create a missing file, readers do not:
@@ -103,7 +103,7 @@ class JournalKeys:
 
     def _complain(self, sentence: str) -> None:
         if sentence != self.trouble:
-            # Imported when needed, as all that helmctl can do without.
+            # Imported here, since helmctl seldom needs it.
             import logging
 
             logging.getLogger(__name__).warning("%s", sentence)

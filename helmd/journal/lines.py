@@ -1,4 +1,4 @@
-"""The last lines of a unit, for whoever has to say why it failed. Quick to import: helmctl uses it."""
+"""The last lines of a unit, to explain failures. Quick to import, for helmctl."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from systemd import _reader
 
 _LOOKED_AT = 10_000
-"""Entries among which a unit's last lines are looked for."""
+"""Maximum number of entries that are searched for a unit's last lines."""
 _EARLIER = 100
 """Consecutive entries of earlier runs after which no line of this one is expected: damage may give one a wrong time."""
 
@@ -29,12 +29,12 @@ def last_lines(
     uid: int | None = None,
     directory: Path | None = None,
 ) -> list[PrintedLine]:
-    """The last COUNT lines that UNIT printed since SINCE (seconds since the epoch), oldest first.
+    """Return the last COUNT lines that UNIT printed since SINCE (seconds since the epoch), oldest first.
 
-    With the id of an INVOCATION, lines of which journald knows that another one printed them are left out. UID is whose
-    unit it is, this process' account by default; DIRECTORY has journal files instead of the machine's.
+    With the id of an INVOCATION, lines known to be of another one are skipped. UID is the owner of the unit, by default
+    this process' account; DIRECTORY replaces the machine's directory of journal files.
 
-    What can't be read (no journal, no right) is an empty list.
+    If the journal can't be read, the list is empty.
     """
     account = f"_UID={os.getuid() if uid is None else uid}".encode()
     try:
@@ -53,7 +53,7 @@ def last_lines(
 
 
 def _backward(reader: Any, unit: bytes, count: int, since: float, invocation: bytes) -> list[PrintedLine]:
-    """The lines, newest first."""
+    """Return the lines, newest first."""
     found: list[PrintedLine] = []
     earlier: list[PrintedLine] = []
     newest, passed = time.time(), 0
@@ -73,7 +73,7 @@ def _backward(reader: Any, unit: bytes, count: int, since: float, invocation: by
             passed += 1
             earlier.append(PrintedLine(newest, _message(fields)))
             continue
-        # What comes before a line of this run in the journal and is older than the line after it has a damaged time.
+        # An entry before a line of this run that is older than the line after it has a damaged time.
         found += earlier
         earlier.clear()
         newest, passed = min(seconds, newest), 0
@@ -82,7 +82,7 @@ def _backward(reader: Any, unit: bytes, count: int, since: float, invocation: by
 
 
 def newest_line(uid: int) -> float | None:
-    """When (seconds since the epoch) the newest readable entry of an account was written; None without any.
+    """Return when (seconds since the epoch) the newest readable entry of an account was written, or None without any.
 
     Raises OSError when the journal can't be read.
     """
@@ -93,7 +93,7 @@ def newest_line(uid: int) -> float | None:
 
 
 def unreadable(uid: int) -> bool:
-    """Whether the account has no readable entry, while journal files exist that this process may not read."""
+    """Return whether the account has no readable entry, while journal files exist that this process may not read."""
     from helmd.journal.query import hidden_files
 
     return newest_line(uid) is None and bool(hidden_files())

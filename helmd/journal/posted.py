@@ -14,7 +14,7 @@ from helmd.model.ingest.journal_codec import fields_of
 from helmd.model.ingest.own_entries import PostedRow
 
 SOCKET = Path("/run/systemd/journal/socket")
-"""Where journald receives entries (systemd-journald.service(8)); libsystemd uses the same path."""
+"""The socket of journald for native entries (systemd-journald.service(8)), as in libsystemd."""
 
 
 def write(keys: JournalKeys, posted: Iterable[PostedRow]) -> None:

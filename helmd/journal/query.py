@@ -1,7 +1,7 @@
-"""The suite's lines straight from the journal: chosen, in either direction, and followed.
+"""Reading the suite's lines directly from the journal: filtered, in either direction, and followed.
 
 The service, level and stream of a line are decided in `helmd.model.logs.parsing.journal_fields`, as for the log store.
-Quick to import: helmctl uses it. Entries of all boots are walked in libsystemd's order, as journalctl does.
+Quick to import, for helmctl. Entries of all boots are read in libsystemd's order, as by journalctl.
 """
 
 import os
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 _HELM_IDENTIFIER = "helmctl"
 _ACTORS = (_HELM_IDENTIFIER, "helmd")
-"""Identifiers of Helm's records of what it did."""
+"""Identifiers of Helm's records of its actions."""
 _OF_ACTORS = tuple(f"SYSLOG_IDENTIFIER={each}" for each in _ACTORS)
 _KEPT_DAYS = 36_500
-"""The age at which posted entries are not accepted; here, all that the journal has are."""
+"""Maximum age of posted entries, in days; here, all in the journal are accepted."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -53,7 +53,7 @@ class JournalUnreadableError(HelmError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which lines are asked for; None asks for all. Times are microseconds since 1970."""
+    """Selects lines; None selects all. Times are microseconds since 1970."""
 
     services: frozenset[str] | None = None
     levels: frozenset[str] | None = None
@@ -65,18 +65,18 @@ class Wanted:
     boot: str | None = None
     """A boot's id, 32 hexadecimal digits."""
     query: str = ""
-    """A query in the query language, which has been parsed without an error once."""
+    """A valid query in the query language."""
 
 
 class Found(NamedTuple):
-    """A journal entry and the row that it makes."""
+    """A journal entry and its row."""
 
     entry: JournalEntry
     row: LogRow
 
 
 def selects(wanted: Wanted, row: LogRow) -> bool:
-    """Whether ROW is asked for, its time aside."""
+    """Return whether ROW is selected, disregarding its time."""
     return (
         (wanted.services is None or row.service_name in wanted.services)
         and (wanted.levels is None or row.level in wanted.levels)
@@ -88,7 +88,7 @@ def selects(wanted: Wanted, row: LogRow) -> bool:
 
 
 def _meets_query(query: str, row: LogRow) -> bool:
-    # Not at the top: most commands are given no query.
+    # Imported here, since most commands have no query.
     from helmd.model.logs.query_language.evaluate import meets
     from helmd.model.logs.query_language.parse import parsed_query
 
@@ -96,12 +96,12 @@ def _meets_query(query: str, row: LogRow) -> bool:
 
 
 def _has_trace(row: LogRow, trace: str) -> bool:
-    """Whether a line is of this trace: by its field, or, where a service only prints it, by its text."""
+    """Return whether a line is of this trace, by its field, or by its text."""
     return row.trace_id == trace or (row.context or {}).get("trace_id") == trace or trace in row.message
 
 
 def this_boot() -> str:
-    """The id of the running boot, as the journal writes it."""
+    """Return the id of the running boot, as the journal writes it."""
     return _BOOT_ID.read_text().strip().replace("-", "")
 
 
@@ -114,7 +114,7 @@ class JournalBoot(NamedTuple):
 
 
 def boots(uid: int) -> list[JournalBoot]:
-    """The boots of which the journal has entries of the account, oldest first. Raises JournalUnreadableError."""
+    """Return the boots of which the journal has entries of the account, oldest first. Raises JournalUnreadableError."""
     try:
         journal = _reader._Reader(_reader.LOCAL_ONLY)
     except OSError as error:
@@ -137,7 +137,7 @@ def boots(uid: int) -> list[JournalBoot]:
 
 
 class JournalQuery:
-    """One walk through the lines of one account (``_UID``). ``directory`` reads its files instead of the machine's.
+    """Iterates over the lines of one account (``_UID``). ``directory`` replaces the machine's journal files.
 
     ``keys_file`` has the keys that verify entries which Helm wrote itself; without it, these are ordinary lines. Use it
     as a context manager, in one thread. Raises JournalUnreadableError.
@@ -152,9 +152,9 @@ class JournalQuery:
         self._files: FileSet | None = None
         self._headers: list[Header] | None = None
         self._boot_read = ""
-        # Suspended time, which only one of the clocks has, costs no more than a look at the file.
+        # Time in suspend, which only one of the clocks counts, costs only an additional check of the file.
         self._offsets = {this_boot(): (time.time_ns() - time.monotonic_ns()) // 1000}
-        """How far the wall clock is from the monotonic one, by boot, in microseconds."""
+        """Difference between wall clock and monotonic clock by boot, in microseconds."""
         self._newest = ""
         self._opened = time.time_ns() // 1000
         try:
@@ -162,11 +162,11 @@ class JournalQuery:
                 self._journal = _reader._Reader(_reader.LOCAL_ONLY)
             else:
                 self._journal = _reader._Reader(0, str(directory))
-            # Asked for now, because libsystemd watches the directories only from here on.
+            # Called now, since libsystemd watches the directories from the first call on.
             self._descriptor = self._journal.fileno()
         except OSError as error:
             raise JournalUnreadableError(f"the journal can't be opened: {error.strerror}") from error
-        # The default would cut messages at 64 KiB unseen.
+        # The default would silently truncate messages to 64 KiB.
         self._journal.data_threshold = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
 
     def __enter__(self) -> Self:
@@ -178,14 +178,14 @@ class JournalQuery:
             self._files.close()
 
     def services(self) -> frozenset[str]:
-        """Services of which the journal has a line. Reads indexes only, whatever the journal's size."""
+        """Return the services with lines in the journal. Only reads indexes."""
         found = {service_of(_text(unit)) for unit in self._values("_SYSTEMD_USER_UNIT")}
         found |= {service_of(_text(unit)) for unit in self._values("USER_UNIT")}
         found |= {service_of_identifier(_text(name)) for name in self._values("SYSLOG_IDENTIFIER")}
         return frozenset(name for name in found if name)
 
     def forward(self) -> Iterator[Found]:
-        """The lines, oldest first."""
+        """Yield the lines, oldest first."""
         since, until = self._wanted.since, self._wanted.until
         self._match(self._wanted.services or self.services())
         if since is None:
@@ -200,16 +200,17 @@ class JournalQuery:
                 yield found
 
     def backward(self) -> Iterator[Found]:
-        """The lines, newest first."""
+        """Yield the lines, newest first."""
         self._match(self._wanted.services or self.services())
         return self._backward()
 
     def changes(self) -> Iterator[tuple[JournalEntry, LogRow | None]]:
-        """Helm's own records of what it did, with their rows, and lines of the user manager about jobs; newest first.
+        """Yield Helm's own records of what it did, with their rows, and lines of the user manager about jobs; newest
+        first.
 
-        What Helm did not sign is not a record of its own.
+        Entries without valid signature are no records.
         """
-        # Not at the top: only the audit trail needs it.
+        # Imported here, since only the audit trail needs it.
         from helmd.model.identity.unit_jobs import MESSAGE_IDS
 
         of_manager = ["_SYSTEMD_USER_UNIT=init.scope", *(f"MESSAGE_ID={each}" for each in MESSAGE_IDS)]
@@ -221,15 +222,15 @@ class JournalQuery:
                 yield entry, row
 
     def own_changes(self) -> Iterator[Found]:
-        """Helm's own records of what it did, newest first."""
+        """Yield Helm's own records of what it did, newest first."""
         self._match_any([_OF_ACTORS])
         return self._of_helm(self._entries_backward())
 
     def newer_changes(self) -> list[Found]:
-        """Helm's own records that were written since `own_changes` began to be read, or since the last call."""
+        """Return Helm's own records that were written since `own_changes` began to be read, or since the last call."""
         self._match_any([_OF_ACTORS])
         self._journal.process()
-        pending = self._stand_behind_newest()
+        pending = self._seek_behind_newest()
         found: list[Found] = []
         for entry in self._walk(self._journal._next, pending):
             self._newest = entry.cursor
@@ -242,7 +243,7 @@ class JournalQuery:
                 yield Found(entry, row)
 
     def _match_any(self, alternatives: Iterable[Iterable[str]]) -> None:
-        """Has libsystemd find the account's entries that meet one of ALTERNATIVES."""
+        """Add matches for the account's entries that meet one of ALTERNATIVES (sd_journal_add_match(3))."""
         self._journal.flush_matches()
         for matches in alternatives:
             self._journal.add_disjunction()
@@ -268,9 +269,10 @@ class JournalQuery:
                 yield entry
 
     def has_later_before(self, entry: JournalEntry, time: int) -> bool:
-        """Whether entries from before ENTRY may have times from TIME on, since the clock was set back after them.
+        """Return whether entries from before ENTRY may have times from TIME on, since the clock was set back after
+        them.
 
-        journald begins new files then, so the last time of each file that ends before ENTRY says it.
+        journald begins new files then, so the last time of each file that ends before ENTRY is sufficient.
         """
         if self._headers is None:
             from helmd.journal.files import PLACES, headers_below
@@ -283,20 +285,20 @@ class JournalQuery:
         )
 
     def last(self, count: int) -> list[Found]:
-        """The last COUNT lines, oldest first."""
+        """Return the last COUNT lines, oldest first."""
         return list(islice(self.backward(), count))[::-1]
 
     def follow(self, caught_up: Callable[[], None], output: int) -> Iterator[Found]:
-        """Lines written after the newest one read so far, else after this query was opened, as they come.
+        """Yield lines written after the newest one read so far, else after this query was opened, as they come.
 
         CAUGHT_UP is called before each wait. Ends when nobody reads from the descriptor OUTPUT any more.
         """
         poller = select.poll()
         poller.register(self._descriptor, self._journal.get_events())
         poller.register(output, 0)
-        # Asked of all services, those are followed too that print their first line yet.
+        # If all services are selected, new ones are followed as well.
         self._match(self._wanted.services)
-        pending = self._stand_behind_newest()
+        pending = self._seek_behind_newest()
         while True:
             for entry in self._walk(self._journal._next, pending):
                 if found := self._chosen(entry):
@@ -316,7 +318,7 @@ class JournalQuery:
         return values
 
     def _match(self, services: frozenset[str] | None) -> None:
-        """Has libsystemd find the entries that may belong to SERVICES by its indexes; None for all of the account."""
+        """Add matches for entries that may belong to SERVICES; None for all of the account."""
         journal = self._journal
         journal.flush_matches()
         common = [f"_UID={self._uid}"] + ([f"_BOOT_ID={self._wanted.boot}"] if self._wanted.boot else [])
@@ -325,8 +327,8 @@ class JournalQuery:
             for match in (*common, *matches):
                 journal.add_match(match)
 
-    def _stand_behind_newest(self) -> bool:
-        """Whether the entry stood on is a new one."""
+    def _seek_behind_newest(self) -> bool:
+        """Seek behind the newest entry; return whether the current entry is a new one."""
         if not self._newest:
             self._journal.seek_realtime(self._opened)
             return False
@@ -334,7 +336,7 @@ class JournalQuery:
         return bool(self._journal._next()) and not self._journal.test_cursor(self._newest)
 
     def _walk(self, step: Callable[[], bool], pending: bool = False) -> Iterator[JournalEntry]:
-        """Entries until there is none in this direction; what is damaged is passed by."""
+        """Yield entries in this direction; damaged ones are skipped."""
         journal = self._journal
         try:
             while pending or step():
@@ -351,12 +353,12 @@ class JournalQuery:
             raise JournalUnreadableError(f"the journal can't be read: {error.strerror}") from error
 
     def _timed(self, entry: JournalEntry, given: Times) -> JournalEntry:
-        """ENTRY with a plausible time, if damage to its file has made the one that is GIVEN wrong."""
+        """Return ENTRY with a plausible time, if damage to its file has made the one that is GIVEN wrong."""
         known = self._offsets.get(entry.boot_id)
         if known is not None and abs(given.offset - known) < STEP:
             return entry
         if self._files is None:
-            # Imported when there is such an entry, or one of another boot.
+            # Imported here, since it is only needed for such an entry, or one of another boot.
             from helmd.journal.expected import files_of
 
             self._files = files_of(self._directory)
@@ -372,11 +374,11 @@ class JournalQuery:
         return Found(entry, row) if row is not None and selects(self._wanted, row) else None
 
     def _authentic(self, entry: JournalEntry) -> LogRow | None:
-        """The row of an entry that Helm wrote itself."""
+        """Return the row of a signed entry of Helm's own."""
         if self._keys_file is None or HMAC_FIELD not in entry.fields:
             return None
         if self._own is None:
-            # Imported when there is such an entry: it takes helmctl a tenth of its time.
+            # Imported here, since it takes a tenth of the time of helmctl, and is seldom needed.
             from helmd.journal.keys import JournalKeys
             from helmd.model.ingest.own_entries import OwnEntries
 
@@ -386,7 +388,7 @@ class JournalQuery:
 
 
 def _alternatives(services: Iterable[str]) -> list[tuple[str, ...]]:
-    """Matches of which an entry of SERVICES meets at least one group, all of a field's values in one group."""
+    """Return groups of matches, of which each entry of SERVICES meets at least one."""
     units: list[str] = []
     identifiers: list[str] = []
     for service in sorted(services):
@@ -408,6 +410,6 @@ def _text(raw: bytes) -> str:
 
 
 def hidden_files() -> list[Path]:
-    """Journal files of this machine that this process may not read."""
+    """Return journal files of this machine that this process may not read."""
     places = (Path("/var/log/journal"), Path("/run/log/journal"))
     return [file for place in places for file in sorted(place.glob("*/*.journal")) if not os.access(file, os.R_OK)]

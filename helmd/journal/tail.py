@@ -1,15 +1,16 @@
-"""What of the journal is not in the store yet."""
+"""Journal entries that are not in the store yet."""
 
 from systemd import _reader
 
 from helmd.model.logs.parsing.journal_fields import JournalEntry, row_of
 
 _LOOKED_AT = 500
-"""How many entries of the account are looked at to find one that belongs to the suite."""
+"""Maximum number of the account's entries that are searched for one of the suite."""
 
 
 def first_after(uid: int, boot_id: str, realtime: int) -> int | None:
-    """When (microseconds since 1970) the first entry of the suite after REALTIME was written in this boot, or None.
+    """Return when (microseconds since 1970) the first entry of the suite after REALTIME was written in this boot, or
+    None.
 
     Raises OSError when the journal can't be read. Takes a few milliseconds.
     """

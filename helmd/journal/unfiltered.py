@@ -1,8 +1,8 @@
-"""A journal file read without matches, entry by entry as its own list of all entries has them.
+"""Reading a journal file without matches, entry by entry, by its global entry array.
 
-libsystemd's walk through a file ends at, or jumps from, an entry whose sequence number is damaged, since it takes each
-for the place where it is. So the list is read here, and libsystemd is asked for one entry after the other: what follows
-damage is found, and what can't be read is counted.
+libsystemd stops at, or jumps from, an entry whose sequence number is damaged, since it seeks by that. So the array is
+read here, and libsystemd is asked for one entry after the other: entries after damage are found, and unreadable ones
+counted.
 """
 
 import os
@@ -20,20 +20,20 @@ from helmd.model.logs.parsing.journal_fields import CUT, JournalEntry, Value, da
 from helmd.model.logs.parsing.position import parse_cursor
 
 DATA_THRESHOLD = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
-"""One byte more of a field than is kept, so that what was cut can be seen; the default would cut at 64 KiB unseen."""
+"""Data threshold: one byte more than is kept of a field, to detect truncation; the default is 64 KiB."""
 _LOOKED_UP = 2**64
-"""Above all sequence numbers: the next entry is looked up, too."""
-_MOST_PASSED = 1_000
-"""Entries that are passed by before an entry is looked up rather than waited for."""
+"""Greater than all sequence numbers: makes the next entry be looked up by its cursor."""
+_MAX_SKIPPED = 1_000
+"""Number of entries to skip before an entry is looked up by its cursor."""
 
 
 FIELDS_LIMIT = 16 * 1024 * 1024
-"""Bytes of the fields of one entry that are kept; a posted entry of Helm's own has less."""
+"""Maximum number of bytes of an entry's fields that are kept; Helm's own posted entries are smaller."""
 _CUT_LIMIT = 4096
 
 
 class Recovered(NamedTuple):
-    """An entry, its monotonic time as it is in the file, plausible or not, and how many bytes its fields are."""
+    """An entry, its monotonic time in the file, plausible or not, and the size of its fields in bytes."""
 
     entry: JournalEntry
     monotonic: int
@@ -41,10 +41,10 @@ class Recovered(NamedTuple):
 
 
 class UnfilteredFile:
-    """What a file has of an account and boot above the monotonic time AFTER, up to and with UP_TO.
+    """The entries of an account and boot above the monotonic time AFTER, up to and including UP_TO.
 
-    ``lost`` is how many entries before the next one can't be read, at most: where the account's are not known by
-    themselves, those of others are counted in.
+    ``lost`` is the maximum number of unreadable entries before the next one, including those of others if the account's
+    are not known.
     """
 
     def __init__(self, file: JournalFile, uid: int, boot_id: str, after: int, up_to: int) -> None:
@@ -57,10 +57,10 @@ class UnfilteredFile:
         self._alone = file.belongs_to(uid)
         self._own = None if self._alone else self._offsets_of_account(after, up_to)
         self._read = self._doubtful = 0
-        """Entries of the account that were read, and unreadable ones that are others' if the list is right."""
+        """Numbers of the account's entries read, and of unreadable ones of others if the array is right."""
         self._journal: Any = None
         self._pending = self._closed = False
-        """Whether libsystemd stands on an entry that was not taken, and whether it does not open the file."""
+        """Whether libsystemd's current entry was not returned yet, and whether it can't open the file."""
         self._last_seqnum = 0
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class UnfilteredFile:
             self._journal.close()
 
     def until(self) -> int:
-        """The wall clock at the end of the stretch, as far as it is plausible; 0 when nothing is left of it."""
+        """Return the wall clock time of the end of the range, if plausible; 0 at the end."""
         for number in range(self._stop - 1, max(-1, self._stop - 1_000), -1):
             entry = self._chain.entry(number)
             if entry is not None:
@@ -76,7 +76,7 @@ class UnfilteredFile:
         return 0
 
     def at_end(self) -> bool:
-        """Whether nothing is left; then ``lost`` is final."""
+        """Return whether the end is reached; then ``lost`` is final."""
         end = min(self._stop, self._chain.covered)
         if self._number < end:
             return False
@@ -88,7 +88,10 @@ class UnfilteredFile:
         return True
 
     def next(self) -> Recovered | None:
-        """The next entry; None when it is not the account's, or can't be read. Not to be called at the end."""
+        """Return the next entry, or None if it is not the account's, or unreadable.
+
+        Not to be called at the end.
+        """
         number, self._number = self._number, self._number + 1
         head = self._chain.entry(number)
         fields, size = bounded(self._fields(head)) if head is not None else ({}, 0)
@@ -100,7 +103,7 @@ class UnfilteredFile:
             else:
                 self._doubtful += 1
             return None
-        # A boot's entries follow one another; only at the edges of the stretch damage may have put another's in.
+        # A boot's entries are consecutive; only at the ends of the range there may be another's due to damage.
         of_boot = fields.get("_BOOT_ID") == self._boot_id.encode() or is_same_boot(head.boot_id, self._boot_id)
         if not is_own or not of_boot:
             return None
@@ -112,7 +115,9 @@ class UnfilteredFile:
         return Recovered(dated(entry, given), head.monotonic, size)
 
     def _may_be_own(self, number: int) -> bool:
-        """Whether an entry is the account's by the file's list of these, as far as it is known where the entry is."""
+        """Return whether an entry is the account's by the file's list of these, as far as it is known where the entry
+        is.
+        """
         if self._own is None:
             return True
         before, offset, behind = (self._chain.offset(each) for each in (number - 1, number, number + 1))
@@ -122,7 +127,7 @@ class UnfilteredFile:
         return place < len(self._own) and self._own[place] == offset
 
     def _offsets_of_account(self, after: int, up_to: int) -> "array[int] | None":
-        """Where the account's entries are, in ascending order; None when the list of them is damaged."""
+        """Return the ascending offsets of the account's entries, or None if their array is damaged."""
         try:
             chain = self.file.entries_with(b"_UID", self._uid)
         except DamagedError:
@@ -133,45 +138,45 @@ class UnfilteredFile:
         return array("Q", sorted(chain.offset(number) for number in range(begin, stop)))
 
     def _fields(self, head: EntryHead) -> dict[str, Value]:
-        """The fields of an entry; empty when it can't be read."""
+        """Return the fields of an entry; empty when it can't be read."""
         try:
-            if self._stand_on(head):
+            if self._seek_to(head):
                 fields: dict[str, Value] = self._journal._get_all()
                 return fields
         except (OSError, ValueError):  # ValueError: damage in the name of a field
             pass
         return {}
 
-    def _stand_on(self, head: EntryHead) -> bool:
-        """Whether libsystemd finds an entry: it comes next, unless there is damage before it."""
+    def _seek_to(self, head: EntryHead) -> bool:
+        """Seek to an entry; return whether it was found. It is the next one unless there is damage before it."""
         misled, self._last_seqnum = self._last_seqnum >= head.seqnum, head.seqnum
         cursor = head.cursor(self.file.header.seqnum_id)
         if self._journal is not None and not misled:
-            found = self._go_on_to(cursor, head.seqnum)
+            found = self._advance_to(cursor, head.seqnum)
             if found is not None:
                 return found
         if self._journal is None and not self._open():
             return False
-        # By its number it is not found behind one with a damaged number, nor by its time behind a damaged time.
+        # It is not found by its number behind a damaged number, nor by its time behind a damaged time.
         for by_number in (True, False):
             if by_number:
                 self._journal.seek_cursor(cursor)
             else:
                 self._journal.seek_monotonic(head.monotonic, head.boot_id)
             self._pending = False
-            if self._go_on_to(cursor, head.seqnum):
+            if self._advance_to(cursor, head.seqnum):
                 return True
-        if self._go_back_to(cursor, head):
+        if self._seek_back_to(cursor, head):
             self._last_seqnum = _LOOKED_UP
             return True
-        # It may have dropped the file for an error.
+        # libsystemd may have dropped the file because of an error.
         self.close()
         self._journal = None
         return False
 
-    def _go_on_to(self, cursor: str, seqnum: int) -> bool | None:
-        """Whether the entry of a cursor comes next; None when it may lie elsewhere."""
-        for _ in range(_MOST_PASSED):
+    def _advance_to(self, cursor: str, seqnum: int) -> bool | None:
+        """Advance to the entry of a cursor; return whether it was found, or None if it may be elsewhere."""
+        for _ in range(_MAX_SKIPPED):
             if not self._pending and not self._journal._next():
                 return None
             self._pending = True
@@ -185,11 +190,13 @@ class UnfilteredFile:
             self._pending = False
         return None
 
-    def _go_back_to(self, cursor: str, head: EntryHead) -> bool:
-        """Whether the entry of a cursor is found from behind: one of its time may have a number that is too high."""
+    def _seek_back_to(self, cursor: str, head: EntryHead) -> bool:
+        """Return whether the entry of a cursor is found from behind: one of its time may have a number that is too
+        high.
+        """
         self._journal.seek_monotonic(head.monotonic + 1, head.boot_id)
         self._pending = False
-        for _ in range(_MOST_PASSED):
+        for _ in range(_MAX_SKIPPED):
             if not self._journal._previous() or self._journal._get_monotonic().timestamp < head.monotonic:
                 return False
             if self._journal._get_cursor() == cursor:
@@ -197,7 +204,7 @@ class UnfilteredFile:
         return False
 
     def _open(self) -> bool:
-        # By descriptor, since journald may have renamed it. One that is deleted libsystemd opens no more.
+        # By descriptor, since journald may have renamed it. libsystemd can't open a deleted file.
         if self._closed:
             return False
         descriptor = os.dup(self.file.descriptor)
@@ -212,9 +219,9 @@ class UnfilteredFile:
 
 
 def bounded(fields: dict[str, Value]) -> tuple[dict[str, Value], int]:
-    """FIELDS of an entry, at most FIELDS_LIMIT of them, and how many bytes they are.
+    """Return FIELDS of an entry, truncated to FIELDS_LIMIT bytes, and their size.
 
-    Where they are more, the largest go, but for the text and journald's own, and their names are in CUT.
+    The largest are dropped, except the message and journald's own, and their names stored in CUT.
     """
     fields = without_others(fields)
     sizes = {name: len(value) if isinstance(value, bytes) else sum(map(len, value)) for name, value in fields.items()}
@@ -232,9 +239,9 @@ def bounded(fields: dict[str, Value]) -> tuple[dict[str, Value], int]:
 
 
 def without_others(fields: dict[str, Value]) -> dict[str, Value]:
-    """FIELDS without those of other entries, which an entry has behind its own when its size is damaged.
+    """Return FIELDS without those of other entries, which follow its own if the size of the entry is damaged.
 
-    Then it has fields several times that no entry has so: journald's own, or the text of a printed line.
+    Then fields occur repeatedly that are always unique: journald's own, or the message of a printed line.
     """
     several = {name for name, value in fields.items() if isinstance(value, list)}
     printed = fields.get("_TRANSPORT") == b"stdout"
@@ -244,17 +251,18 @@ def without_others(fields: dict[str, Value]) -> dict[str, Value]:
 
 
 def has_lost_its_message(fields: Mapping[str, Value]) -> bool:
-    """Whether an entry lacks the message it had: what is printed always has one, only journald's own protocol may omit
-    it. Of an entry whose fields are damaged libsystemd gives the others.
+    """Return whether an entry has lost its message: only entries by journald's own protocol may lack one.
+
+    libsystemd omits damaged fields of an entry.
     """
     return "MESSAGE" not in fields and fields.get("_TRANSPORT", b"stdout") == b"stdout"
 
 
 def has_lost_its_unit(fields: Mapping[str, Value]) -> bool:
-    """Whether an entry of a damaged file no longer says whose line it is.
+    """Return whether an entry of a damaged file has lost the fields that identify its unit.
 
-    All lines of a unit refer to the same objects for that. In a file that is whole, a line may be without: of a process
-    that ended before journald looked at it, below systemd-cat(1) without an identifier.
+    All lines of a unit refer to the same data objects. In an intact file, a line may lack them if its process ended
+    before journald read them, below systemd-cat(1) without an identifier.
     """
     printed = fields.get("_TRANSPORT", b"stdout") == b"stdout"
     return printed and not any(name in fields for name in ("_SYSTEMD_USER_UNIT", "USER_UNIT", "SYSLOG_IDENTIFIER"))
