@@ -1,7 +1,7 @@
 """The on-disk format of journal files: headers, and entry arrays.
 
-libsystemd stops iterating in a damaged file without an error: each match has a chain of entry arrays, and entries behind
-a broken link are not found. This module gets the expected number of entries.
+libsystemd stops iterating in a damaged file without an error: each match has a chain of entry arrays, and entries
+behind a broken link are not found. This module gets the expected number of entries.
 
 Files are read by pread(2), not mapped, since truncation of a mapped file ends the process by SIGBUS.
 
