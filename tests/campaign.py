@@ -12,10 +12,10 @@ T = TypeVar("T", int, float)
 
 
 def scaled(full: T, short: T) -> T:
-    """FULL in a campaign, else SHORT."""
+    """Return FULL in a campaign, else SHORT."""
     return full if FULL else short
 
 
 def lasting(full: float, short: float) -> float:
-    """Seconds that something under load or watched is to last: FULL times `TIMES` in a campaign, else SHORT."""
+    """Return seconds that something under load or watched is to last: FULL times `TIMES` in a campaign, else SHORT."""
     return full * TIMES if FULL else short

@@ -15,5 +15,5 @@ SUITE = "[services.keycloak]\n[services.core]\n[services.nexus]\n"
 
 
 def suite(text: str = SUITE) -> Registry:
-    """The services that TEXT, an admin's services.toml, names; what it does not say is the catalogue's."""
+    """Return the services that TEXT, an admin's services.toml, names; what it does not say is the catalogue's."""
     return read_registry([CATALOGUE, ConfigSource("mine", text)], {})

@@ -67,5 +67,5 @@ def _no_journal(rows: Iterable[PostedRow]) -> None:
 
 
 def unused_intake() -> Intake:
-    """The handlers of posted entries, for tests that need their routes only."""
+    """Return the handlers of posted entries, for tests that need their routes only."""
     return Intake(PostedLogs(_no_store, _no_journal), _NoMetrics(), Rates(1.0, 1.0), lambda service: 90)

@@ -51,7 +51,7 @@ def noted() -> Iterator[None]:
 
 
 def faults() -> list[str]:
-    """What is wrong with the replies that were given since the last call."""
+    """Return what is wrong with the replies that were given since the last call."""
     given = _given[:]
     _given.clear()
     return [fault for reply in given for fault in _faults(*reply)]
@@ -62,7 +62,7 @@ _METHOD = re.compile(r"(?:-X |--request |request = \"?)([A-Z]+)")
 
 
 def faults_in_output(words: Sequence[str], stdin: str | None, output: str) -> list[str]:
-    """What is wrong with the JSON that a command with curl, or curl's configuration in STDIN, got from helmd."""
+    """Return what is wrong with the JSON that a command with curl, or curl's configuration in STDIN, got from helmd."""
     command = " ".join(words) + (stdin or "")
     urls = _HELMD.findall(command)
     if "curl" not in command or len(urls) != 1:
@@ -85,7 +85,7 @@ def faults_in_output(words: Sequence[str], stdin: str | None, output: str) -> li
 
 
 def faults_in_reply(method: str, path: str, status: int, media: str, body: str) -> list[str]:
-    """What is wrong with a reply that a client has got from helmd, directly or through the gateway."""
+    """Return what is wrong with a reply that a client has got from helmd, directly or through the gateway."""
     path = path.removeprefix("/helm")
     if media not in (_JSON, PROBLEM_TYPE):
         return []
@@ -93,14 +93,16 @@ def faults_in_reply(method: str, path: str, status: int, media: str, body: str) 
 
 
 def faults_noted(errors: str) -> list[str]:
-    """What is wrong with the replies that a program run by tests/suite/faulty/noting.py has got, from its ERRORS."""
+    """Return what is wrong with the replies that a program run by tests/suite/faulty/noting.py has got, from its
+    ERRORS.
+    """
     last = errors.rstrip("\n").rpartition("\n")[2]
     replies = json.loads(last.removeprefix(MARK)) if last.startswith(MARK) else []
     return [fault for reply in replies for fault in faults_in_reply(*reply)]
 
 
 def _json_in(output: str) -> Any:
-    """The document, also with the headers before it or the status behind it that curl was to print."""
+    """Return the document, also with the headers before it or the status behind it that curl was to print."""
     text = output.replace("\r\n", "\n")
     for part in (text, text.rpartition("\n")[0], text.partition("\n\n")[2]):
         if part.lstrip()[:1] in ("{", "["):

@@ -21,7 +21,7 @@ _tried: set[FixtureDef[Any]] = set()
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Runs ITEM, three times while it fails."""
+    """Run ITEM, three times while it fails."""
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
@@ -40,7 +40,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _second(item: pytest.Item) -> bool:
-    """Has fixtures set up again whose set-up failed; once, not for each test that needs them."""
+    """Have fixtures set up again whose set-up failed; once, not for each test that needs them."""
     assert isinstance(item, pytest.Function)
     known = item._fixtureinfo.name2fixturedefs.values()
     failed = {each for found in known for each in found if each.cached_result and each.cached_result[2] is not None}
@@ -53,7 +53,7 @@ def _second(item: pytest.Item) -> bool:
 
 
 def _third(item: pytest.Item) -> bool:
-    """Tears down all fixtures but those of the session. Not if the set-up of one has failed twice."""
+    """Tear down all fixtures but those of the session. Not if the set-up of one has failed twice."""
     assert isinstance(item, pytest.Function)
     known = item._fixtureinfo.name2fixturedefs.values()
     if any(each.cached_result and each.cached_result[2] is not None for found in known for each in found):
@@ -69,7 +69,7 @@ def _third(item: pytest.Item) -> bool:
 
 
 def pytest_report_teststatus(report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
-    """A failure that another try followed is none; it has a count and a letter of its own."""
+    """Report a failure that was followed by another try as a category of its own, not as a failure."""
     return (_RERUN, "R", "RERUN") if report.outcome == _RERUN else None
 
 

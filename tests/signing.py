@@ -14,12 +14,12 @@ OWN = OwnEntries(lambda: [KEY], lambda _: DAYS)
 
 
 def posted_fields(posted: PostedRow, written: int, key: SigningKey = KEY) -> dict[str, Value]:
-    """The signed fields of a posted entry, written at WRITTEN (microseconds since 1970)."""
+    """Return the signed fields of a posted entry, written at WRITTEN (microseconds since 1970)."""
     return {**signed(fields_of(posted), key, written)}
 
 
 def action_fields(request: str, written: int, key: SigningKey = KEY, **fields: str) -> dict[str, Value]:
-    """The signed fields of the record of a restart of core."""
+    """Return the signed fields of the record of a restart of core."""
     given = {
         "MESSAGE": "restart core: done",
         "PRIORITY": "6",
@@ -35,5 +35,5 @@ def action_fields(request: str, written: int, key: SigningKey = KEY, **fields: s
 
 
 def read_own(fields: Mapping[str, Value], realtime: int, own: OwnEntries = OWN) -> PostedRow | None:
-    """What Helm reads from an entry of FIELDS that journald received at REALTIME."""
+    """Return what Helm reads from an entry of FIELDS that journald received at REALTIME."""
     return own.read(JournalEntry(fields, "s=1", BOOT, 1, realtime))

@@ -13,14 +13,14 @@ WITHIN = 60.0
 
 
 def until(what: Callable[[], Any], within: float = WITHIN, pause: float = 0.2) -> Any:
-    """Asks until the answer is true; fails the test after WITHIN seconds, showing the last answer. Between two
+    """Ask until the answer is true; fail the test after WITHIN seconds, showing the last answer. Between two
     questions it waits PAUSE seconds, or as long as the last one took, so that asking does not keep a processor busy.
     """
     return _ask(what, bool, f"not within {within:g} s; last", within, pause)
 
 
 def until_none(what: Callable[[], Any], within: float = WITHIN, pause: float = 0.2) -> None:
-    """Asks until nothing is found; fails the test after WITHIN seconds, showing what still is. It pauses as `until`."""
+    """Ask until nothing is found; fail the test after WITHIN seconds, showing what still is. It pauses as `until`."""
     _ask(what, lambda found: not found, f"still there after {within:g} s", within, pause)
 
 

@@ -76,7 +76,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def files() -> list[str]:
-    """The text files that are in the repository or about to be, without those that others wrote."""
+    """Return the text files that are in the repository or about to be, without those that others wrote."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True).stdout.splitlines()
     return sorted(
@@ -90,7 +90,7 @@ def files() -> list[str]:
 
 
 def denied(text: str) -> Iterator[tuple[int, str]]:
-    """The line number and the word of each denied word in TEXT."""
+    """Yield the line number and the word of each denied word in TEXT."""
     for number, line in enumerate(text.splitlines(), 1):
         # A newline in the middle of CamelCase keeps its parts apart and no phrase together.
         for found in _WORDS.finditer(_CAMEL.sub("\n", line)):
@@ -99,7 +99,7 @@ def denied(text: str) -> Iterator[tuple[int, str]]:
 
 @cache
 def found_in(name: str) -> list[str]:
-    """What is denied in a file, as ``FILE:LINE: WORD``."""
+    """Return what is denied in a file, as ``FILE:LINE: WORD``."""
     path = TOP / name
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix in TERMS:

@@ -34,7 +34,9 @@ FAST = ("-c", "fsync=off")
 
 
 def fork_as_account(work: Callable[[], None]) -> int:
-    """The pid of a child that does WORK as the account, in a process group of its own; exit code 1 when it raised."""
+    """Return the pid of a child that does WORK as the account, in a process group of its own; exit code 1 when it
+    raised.
+    """
     child = os.fork()
     if child:
         return child
@@ -58,7 +60,7 @@ def fork_as_account(work: Callable[[], None]) -> int:
 
 
 def as_account(work: Callable[[], None]) -> None:
-    """Does WORK as the account; a failed assertion there fails here, its traceback is in the captured output."""
+    """Do WORK as the account; a failed assertion there fails here, its traceback is in the captured output."""
     assert os.waitstatus_to_exitcode(os.waitpid(fork_as_account(work), 0)[1]) == 0, "see the traceback above"
 
 
@@ -116,7 +118,7 @@ def own_directory() -> Iterator[Path]:
 
 
 def suite_like(place: Path, services: tuple[str, ...] = ("codex", "ledger", "knowledge-tree_2")) -> Cluster:
-    """A cluster as the suite's, with a role for each of SERVICES and for Keycloak."""
+    """Return a cluster as the suite's, with a role for each of SERVICES and for Keycloak."""
     passfile, logins = place / "secrets/pgpass", [PasswordLogin(name, name) for name in services]
     return suite_cluster(place / "cluster", place / "run", free_port(), ACCOUNT, passfile, logins)
 

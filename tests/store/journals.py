@@ -23,7 +23,7 @@ def line(
     service: str = "core",
     fields: Mapping[str, str] | None = None,
 ) -> bytes:
-    """One entry, as a service prints it; its wall clock shows START at the boot by default."""
+    """Return one entry, as a service prints it; its wall clock shows START at the boot by default."""
     shown = START + monotonic if realtime is None else realtime
     text = {
         "__REALTIME_TIMESTAMP": str(shown),
@@ -46,7 +46,7 @@ def line(
 
 
 def lines(first: int, last: int, *, boot: str = BOOT_A, each: int = 1, realtime: int | None = None) -> list[bytes]:
-    """Entries ``FIRST`` to ``LAST``, a millisecond apart, or EACH of them in the same microsecond."""
+    """Return entries ``FIRST`` to ``LAST``, a millisecond apart, or EACH of them in the same microsecond."""
     numbers = range(first, last + 1)
     return [line(f"{boot[0]}-{n}", SECOND + n // each * 1000, boot=boot, realtime=realtime) for n in numbers]
 
@@ -97,7 +97,7 @@ def begin_writing(file: Path, boot: str) -> None:
 
 
 def _entries(data: bytearray) -> Iterator[int]:
-    """Where the entry objects (type 3) of a journal file are."""
+    """Yield where the entry objects (type 3) of a journal file are."""
     (offset,) = struct.unpack_from("<Q", data, 88)
     (tail,) = struct.unpack_from("<Q", data, 136)
     while offset <= tail:

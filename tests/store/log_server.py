@@ -113,7 +113,7 @@ class Events:
         self.comments = 0
 
     async def next(self, seconds: float = WITHIN) -> Event | None:
-        """The next event with data, None at the end."""
+        """Return the next event with data, None at the end."""
         kind, data = "message", list[str]()
         async with asyncio.timeout(seconds):
             while raw := await self.answer.content.readline():
@@ -159,7 +159,7 @@ async def streaming(
 async def serving(
     conninfo: str, directory: Path, heartbeat: float = 15.0, feeding: str | None = None
 ) -> AsyncIterator[Served]:
-    """FEEDING is another way to the store for the feed alone."""
+    """Yield a running server. FEEDING is another conninfo string for the feed alone."""
     before = asyncio.all_tasks()
     feed = Feed(lambda: Listener.open(feeding or conninfo, "helmd-feed"))
     async with (

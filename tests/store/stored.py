@@ -45,13 +45,13 @@ def retention(service: str) -> int:
 async def append(
     connection: Connection, rows: Sequence[LogRow], retention_of: Callable[[str], int] = retention
 ) -> Appended:
-    """Each time by a new writer, in a transaction of its own."""
+    """Append rows, each time by a new writer, in a transaction of its own."""
     async with connection.transaction():
         return await Appender(retention_of).append(connection, rows)
 
 
 def random_rows(number: int, seed: int, days: int = 4) -> list[LogRow]:
-    """Rows of several services and days, many at the same time, as a search must distinguish them."""
+    """Return rows of several services and days, many at the same time, as a search must distinguish them."""
     chosen = random.Random(seed)
     times = [
         BASE
@@ -77,7 +77,7 @@ def random_rows(number: int, seed: int, days: int = 4) -> list[LogRow]:
 
 
 async def everything(connection: Connection) -> list[StoredEntry]:
-    """All that is stored, the newest first, read as plainly as can be."""
+    """Return all that is stored, the newest first, read as plainly as can be."""
     cursor = await connection.execute(
         sql.SQL("SELECT {} FROM log_entries ORDER BY timestamp DESC, id DESC").format(READ_SQL)
     )

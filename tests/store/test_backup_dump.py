@@ -61,7 +61,7 @@ def filled(cluster: Cluster) -> None:
 
 
 def written(cluster: Cluster, file: Path, recipient: str, change: bool = False) -> Manifest:
-    """A backup of all databases; with CHANGE, its manifest says something else than is in the dump."""
+    """Return a backup of all databases; with CHANGE, its manifest says something else than is in the dump."""
     binaries = binaries_of(cluster.directory)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     with encrypted_to([recipient], descriptor) as stream, snapshots(cluster, databases_in(cluster)) as taken:

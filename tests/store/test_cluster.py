@@ -59,7 +59,7 @@ def cluster(place: Path) -> Cluster:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """One for the tests that only look at it, or add what the others don't look at."""
+    """Yield one for the tests that only look at it, or add what the others don't look at."""
     with own_directory() as directory, running_server(suite_like(directory)) as server:
         yield server
 

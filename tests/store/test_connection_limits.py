@@ -33,7 +33,7 @@ def uri(server: Server, role: str) -> str:
 
 
 def restart(server: Server, setting: str) -> None:
-    """Has the server run with an admin's SETTING."""
+    """Have the server run with an admin's SETTING."""
 
     def write() -> None:
         (server.cluster.directory / "postgresql.local.conf").write_text(f"{setting}\n")
@@ -104,7 +104,7 @@ def silent(server: Server, seconds: float | None = None) -> socket.socket:
 
 
 def half_way(server: Server, seconds: float | None = None) -> socket.socket:
-    """A connection that names a role and does not answer when it is asked to prove who it is."""
+    """Return a connection that names a role and does not answer when it is asked to prove who it is."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(seconds)
     connection.connect(str(server.cluster.socket_file))

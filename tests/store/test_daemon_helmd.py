@@ -44,7 +44,7 @@ async def over_unix(home: Path, path: str) -> tuple[int, Any]:
 
 
 async def http_is(home: Path, key: str, part: str) -> bool:
-    """Whether PART is in what helmd's health says of its sockets."""
+    """Return whether PART is in what helmd's health says of its sockets."""
     return part in (await over_unix(home, "/health"))[1]["checks"]["http"].get(key, "")
 
 

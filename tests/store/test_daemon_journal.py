@@ -31,7 +31,7 @@ class Manager:
         self.received: list[str] = []
 
     async def receive(self, *parts: str, seconds: float = WITHIN) -> str:
-        """The next message that has one of PARTS in it."""
+        """Return the next message that has one of PARTS in it."""
         async with asyncio.timeout(seconds):
             while True:
                 message = (await asyncio.get_running_loop().sock_recv(self._socket, 4096)).decode()
@@ -69,7 +69,9 @@ async def started(
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory with a short path: that of a unix socket has at most 107 bytes (unix(7)); tmp_path may be longer."""
+    """Yield a directory with a short path: that of a unix socket has at most 107 bytes (unix(7)); tmp_path may be
+    longer.
+    """
     with tempfile.TemporaryDirectory(prefix="helm-") as made:
         yield Path(made)
 
@@ -134,7 +136,7 @@ async def test_a_loop_that_hangs_gets_no_watchdog_message(tmp_path: Path) -> Non
 
 
 def configured(home: Path, name: str, text: str) -> Path:
-    """A file of the account's configuration."""
+    """Return a file of the account's configuration."""
     file = home / ".config/hivematrix" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)

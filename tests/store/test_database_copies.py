@@ -30,7 +30,7 @@ NAME, COPY, ASIDE = "copied", "copied_before_20261128t221502z", "copied_failed_2
 
 @pytest.fixture
 def admin(cluster: Cluster) -> Iterator[str]:
-    """A database with everything that a copy has to have as well."""
+    """Yield a database with everything that a copy has to have as well."""
     conninfo = cluster.conninfo("postgres")
     for statement in (
         "CREATE ROLE copied LOGIN",

@@ -91,11 +91,11 @@ class Suite:
         return tuple(pending_logins(self.registry, self.layout, self.settings))
 
     def delivered(self, name: str) -> str:
-        """The DSN that the next run of a service gets."""
+        """Return the DSN that the next run of a service gets."""
         return read_environment_file(self.layout.secrets_file(name))["DATABASE_URL"]
 
     def old(self, name: str) -> str:
-        """The DSN that earlier releases rendered into a service's unit."""
+        """Return the DSN that earlier releases rendered into a service's unit."""
         return service_uri(self.cluster, name)
 
     def provision(self, *words: str) -> int:
@@ -125,7 +125,7 @@ def suite() -> Iterator[Suite]:
 
 @contextlib.contextmanager
 def served(suite: Suite, old: bool = False) -> Iterator[Server]:
-    """The suite's cluster runs, if OLD as made by an earlier release, with the databases of that."""
+    """Yield the running cluster of the suite, with OLD as made by an earlier release, with its databases."""
     as_account(lambda: (create_cluster(suite.as_before if old else suite.cluster), None)[1])
     server = start(suite.cluster)
     try:
@@ -142,7 +142,7 @@ def served(suite: Suite, old: bool = False) -> Iterator[Server]:
 
 
 def soon(conninfo: str, wanted: bool) -> bool:
-    """Whether a login comes to succeed, or to fail, within the time that a server takes to read its files."""
+    """Return whether a login comes to succeed, or to fail, within the time that a server takes to read its files."""
     deadline = time.monotonic() + WITHIN
     while logs_in(conninfo) != wanted:
         if time.monotonic() > deadline:
@@ -269,7 +269,7 @@ def test_a_stopped_cluster_is_moved_when_it_starts(suite: Suite) -> None:
 
 
 def ended_at(step: int, work: Callable[[], None]) -> bool:
-    """Does WORK in a process that is killed before its STEP-th change of a file or statement; whether it was."""
+    """Do WORK in a process that is killed before its STEP-th change of a file or statement; return whether it was."""
 
     def work_until() -> None:
         count = 0

@@ -28,7 +28,7 @@ COLUMNS = {
 
 
 def values_of(row: LogRow, field: str) -> list[str | None]:
-    """What the entry counts for; scalars of the context as PostgreSQL writes them."""
+    """Return what the entry counts for; scalars of the context as PostgreSQL writes them."""
     if field in COLUMNS:
         return [getattr(row, COLUMNS[field])]
     context = dict(row.context or {})

@@ -30,7 +30,7 @@ from tests.waiting import WITHIN, eventually
 
 @pytest.fixture
 async def without_polling(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    """A server that only what happens has do something: its time limits are far away."""
+    """Yield a server that only what happens has do something: its time limits are far away."""
     monkeypatch.setattr(feed_module, "_POLL_SECONDS", 3600.0)
     await migrate(database.owner, "helm")
     async with serving(database.store, tmp_path, heartbeat=3600.0) as served:

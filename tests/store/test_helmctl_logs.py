@@ -35,7 +35,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def row(n: int, text: str | None = None, service: str = "core", **more: object) -> LogRow:
-    """The N-th row, a millisecond after the one before; the thousandth is of now."""
+    """Return the N-th row, a millisecond after the one before; the thousandth is of now."""
     instant = NOW + timedelta(milliseconds=n - 1000)
     level = str(more.pop("level", "INFO"))
     return LogRow(instant, service, level, text or f"line {n}", process_id=7, **more)  # type: ignore[arg-type]

@@ -76,7 +76,9 @@ POSTED_NAMES = (
 
 
 def exported(fields: Fields, number: int) -> bytes:
-    """One entry of the journal's export format, all its fields in binary form (systemd.io/JOURNAL_EXPORT_FORMATS)."""
+    """Return one entry of the journal's export format, all its fields in binary form
+    (systemd.io/JOURNAL_EXPORT_FORMATS).
+    """
     head = f"__REALTIME_TIMESTAMP={START + number}\n__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID={BOOT_A}\n_UID={UID}\n"
     given = (name.encode() + b"\n" + struct.pack("<Q", len(value)) + value + b"\n" for name, value in fields)
     return head.encode() + b"".join(given) + b"\n"
@@ -109,7 +111,7 @@ class Hostile:
         return self.chance.choice(self._kinds)(number)
 
     def raw(self) -> bytes:
-        """Bytes of any kind and length, rarely more than a field may have."""
+        """Return bytes of any kind and length, rarely more than a field may have."""
         chance = self.chance
         size = chance.choice((0, 1, 3, 10, 100, 1000, 9000))
         if chance.random() < 0.0007:
@@ -196,7 +198,7 @@ class Hostile:
         return fields
 
     def _written_by_helm(self, number: int) -> Fields:
-        """What Helm writes itself; copies and changes are made of it later."""
+        """Return what Helm writes itself; copies and changes are made of it later."""
         request = str(UUID(int=(1 << 100) + number))
         if self.chance.random() < 0.5:
             row = LogRow(BEGIN, "posted", "ERROR", f"p{number}", {"n": number}, source=HTTP)
@@ -210,7 +212,7 @@ class Hostile:
         return fields
 
     def _signed_oddly(self, number: int) -> Fields:
-        """What a faulty Helm might write: signed, but with odd values."""
+        """Return what a faulty Helm might write: signed, but with odd values."""
         chance = self.chance
         row = LogRow(BEGIN, "odd", "INFO", "odd", source=HTTP)
         text = self.raw().decode("utf-8", "replace")
@@ -226,7 +228,7 @@ class Hostile:
         return [*cast(dict[str, bytes], posted_fields(posted, START + number)).items(), ("_TRANSPORT", b"journal")]
 
     def _changed(self, number: int) -> Fields:
-        """A signed entry with another value, a field less, a field more, or a field of another entry."""
+        """Return a signed entry with another value, a field less, a field more, or a field of another entry."""
         if not self._signed:
             return self._forged(number)
         chance = self.chance
@@ -250,7 +252,7 @@ class Hostile:
         return fields
 
     def _copied(self, number: int) -> Fields:
-        """A signed entry again, by the same process or another one."""
+        """Return a signed entry again, by the same process or another one."""
         if not self._signed:
             return self._forged(number)
         unit = self.chance.choice((b"helmd.service", b"app.scope", b"hivematrix-hostile.service"))

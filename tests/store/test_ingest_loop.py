@@ -104,7 +104,7 @@ def journal(tmp_path: Path) -> Iterator[Path]:
 
 
 def texts(database: Database) -> list[str]:
-    """What is stored of the service ``core``, in the order of ids; nothing before the first migration."""
+    """Return what is stored of the service ``core``, in the order of ids; nothing before the first migration."""
     if database.query("SELECT to_regclass('log_entries') IS NULL") == [(True,)]:
         return []
     found = database.query("SELECT message FROM log_entries WHERE service_name = 'core' ORDER BY id")
@@ -112,7 +112,7 @@ def texts(database: Database) -> list[str]:
 
 
 async def stored(database: Database, count: int) -> list[str]:
-    """The messages once there are COUNT of them."""
+    """Return the messages once there are COUNT of them."""
     async with asyncio.timeout(WITHIN):
         while len(found := await asyncio.to_thread(texts, database)) < count:
             await asyncio.sleep(0.02)
@@ -135,19 +135,19 @@ TRACEBACK = ("Traceback (most recent call last):", '  File "/app/run.py", line 3
 
 
 def lines_in(messages: list[str]) -> list[str]:
-    """All lines, whichever entries they were joined to."""
+    """Return all lines, whichever entries they were joined to."""
     return [text for message in messages for text in message.split("\n")]
 
 
 async def stored_lines(database: Database, expected: list[str]) -> None:
-    """Waits until there are as many lines as EXPECTED has."""
+    """Wait until there are as many lines as EXPECTED has."""
     async with asyncio.timeout(WITHIN):
         while len(lines_in(await asyncio.to_thread(texts, database))) < len(lines_in(expected)):
             await asyncio.sleep(0.02)
 
 
 async def seen(database: Database, statement: str, expected: list[tuple[Any, ...]]) -> None:
-    """Waits until STATEMENT gives what is EXPECTED."""
+    """Wait until STATEMENT gives what is EXPECTED."""
     async with asyncio.timeout(WITHIN):
         while await asyncio.to_thread(database.query, statement) != expected:
             await asyncio.sleep(0.01)

@@ -31,7 +31,7 @@ def unconfirmed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def text(n: int) -> str:
-    """What shows by itself that no bit of it was flipped."""
+    """Return what shows by itself that no bit of it was flipped."""
     return f"line {n} {crc32(f'line {n}'.encode()):08x}"
 
 
@@ -90,7 +90,7 @@ def texts(entries: list[JournalEntry]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def half_read(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, Positions]:
-    """A file of which the first STORED lines were read, and where the others begin. To be copied."""
+    """Return a file of which the first STORED lines were read, and where the others begin. To be copied."""
     file = tmp_path_factory.mktemp("half-read") / "a.journal"
     append(file, written(1, STORED))
     positions: Positions = {}
@@ -102,7 +102,7 @@ def half_read(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, Posi
 
 @pytest.fixture(scope="module")
 def two_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what `test_one_damaged_field_ends_nothing` begins with. To be copied."""
+    """Return a directory with what `test_one_damaged_field_ends_nothing` begins with. To be copied."""
     directory = tmp_path_factory.mktemp("two-files")
     append(directory / "a.journal", written(1, 500))
     append(directory / "b.journal", written(501, 520))

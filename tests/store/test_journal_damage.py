@@ -35,7 +35,7 @@ def overwrite(file: Path, shares: tuple[float, ...], content: Callable[[int], by
 
 
 def used(file: Path) -> int:
-    """Bytes up to the last object: what is behind is allocated in advance, and damage there harms nothing."""
+    """Return bytes up to the last object: what is behind is allocated in advance, and damage there harms nothing."""
     opened = JournalFile(file)
     end = int.from_bytes(os.pread(opened.descriptor, 8, 136), "little")
     opened.close()
@@ -43,7 +43,7 @@ def used(file: Path) -> int:
 
 
 def unfiltered(*files: Path) -> list[str]:
-    """The texts that journalctl gives of files read without a match; entries that lost theirs are left out."""
+    """Return the texts that journalctl gives of files read without a match; entries that lost theirs are left out."""
     found = []
     for file in files:
         command = ["journalctl", "--file", str(file), "-o", "cat", "--output-fields=MESSAGE"]
@@ -68,7 +68,7 @@ DAMAGES = [
 
 
 def prepared(directory: Path, most: int = STORED) -> tuple[Path, Positions]:
-    """A file of ALL lines cut to its used size, of which the first MOST have been read."""
+    """Return a file of ALL lines cut to its used size, of which the first MOST have been read."""
     file = directory / "a.journal"
     append(file, lines(1, ALL))
     os.truncate(file, file.stat().st_size)
@@ -251,7 +251,7 @@ def skipped(directory: Path, *, broken: bool = False, each: int = 1) -> None:
 
 
 def read_with_restarts(directory: Path, positions: Positions, most: int, batches: int) -> tuple[list[str], list[Gap]]:
-    """All there is, by readers that are given up after some batches, when nothing more was passed by."""
+    """Return all there is, by readers that are given up after some batches, when nothing more was passed by."""
     texts: list[str] = []
     gaps: list[Gap] = []
     at_end = False

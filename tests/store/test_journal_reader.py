@@ -43,7 +43,7 @@ def reading(directory: Path, positions: Positions, boot: str = BOOT_A) -> Iterat
 
 
 def drain(reader: JournalReader, positions: Positions, most: int = 7) -> tuple[list[str], list[Gap]]:
-    """All that is there now, batch by batch; POSITIONS moves along as the store's would."""
+    """Return all that is there now, batch by batch; POSITIONS moves along as the store's would."""
     texts: list[str] = []
     gaps: list[Gap] = []
     while True:
@@ -358,7 +358,7 @@ def test_giving_memory_back_changes_nothing(
 
 
 def resident(path: Path) -> int:
-    """Kilobytes of a file that count as this process's memory (proc(5), smaps)."""
+    """Return kilobytes of a file that count as this process's memory (proc(5), smaps)."""
     found, of_it = 0, False
     for text in Path("/proc/self/smaps").read_text().splitlines():
         if not text.split(maxsplit=1)[0].endswith(":"):
@@ -434,7 +434,7 @@ def test_damage_is_read_over_alike_whatever_the_batches(tmp_path: Path, size: in
 
 
 def suppressed(monotonic: int, **fields: str) -> bytes:
-    """journald's notice that it threw away lines of this account."""
+    """Return journald's notice that it threw away lines of this account."""
     notice = {
         "MESSAGE_ID": SUPPRESSED.decode(),
         "N_DROPPED": "4711",

@@ -32,7 +32,7 @@ async def test_connections_are_warmed_also_those_that_come_after_an_outage(datab
 
 
 async def _warm(pool: Pool) -> set[int]:
-    """The server's processes behind two connections, once both are warm."""
+    """Return the server's processes behind two connections, once both are warm."""
     async with asyncio.timeout(WITHIN):
         while True:
             found: set[int] = set()

@@ -154,7 +154,7 @@ async def test_ids_become_visible_in_order(migrated: Database) -> None:
         await connection.close()
 
     async def watch() -> int:
-        """What a follower that asks for "after id N" gets."""
+        """Return what a follower that asks for "after id N" gets."""
         connection = await connect(migrated.store, "follower")
         seen, last, quiet = 0, 0, 0
         while quiet < 5:

@@ -16,7 +16,7 @@ from tests.store.test_older_tables import older
 
 @pytest.fixture
 def elsewhere(cluster: Cluster) -> Iterator[Database]:
-    """The older Helm's database, with entries of the last days."""
+    """Yield the older Helm's database, with entries of the last days."""
     cluster.execute("CREATE DATABASE older_helm OWNER helm_owner")
     try:
         yield Database(cluster, "older_helm")

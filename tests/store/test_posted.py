@@ -38,7 +38,7 @@ from tests.waiting import WITHIN, eventually
 
 @pytest.fixture(scope="module")
 def filled(cluster: Cluster) -> Iterator[Database]:
-    """One database for all odd bodies: making one takes longer than posting."""
+    """Yield one database for all odd bodies: making one takes longer than posting."""
     cluster.execute("CREATE DATABASE helm_posted OWNER helm_owner")
     database = Database(cluster, "helm_posted")
     # asyncio.run() would leave this thread without an event loop, which newer versions of pytest-asyncio ask for.

@@ -108,7 +108,7 @@ def varied(number: int) -> list[LogRow]:
 
 
 async def listed(served: Served, **given: str) -> list[int]:
-    """All ids that the API gives, page by page."""
+    """Return all ids that the API gives, page by page."""
     found: list[int] = []
     cursor = ""
     while True:

@@ -40,7 +40,7 @@ Rolled = dict[tuple[str, str, object, datetime], tuple[int, float, float, float]
 
 
 def rolled_up(samples: Iterable[MetricSample], seconds: int) -> Rolled:
-    """What the roll-ups of SAMPLES have to be, made as plainly as can be."""
+    """Return what the roll-ups of SAMPLES have to be, made as plainly as can be."""
 
     def place(sample: MetricSample) -> tuple[str, str, str, datetime]:
         begins = datetime.fromtimestamp(sample.timestamp.timestamp() // seconds * seconds, UTC)

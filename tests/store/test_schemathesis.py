@@ -26,7 +26,7 @@ SEED = "20261128"
 
 
 def credential(role: str) -> list[str]:
-    """The header with the token of a ROLE; none for "socket" and "nobody"."""
+    """Return the header with the token of a ROLE; none for "socket" and "nobody"."""
     if role in ("socket", "nobody"):
         return []
     now = int(time.time())
@@ -39,7 +39,7 @@ def credential(role: str) -> list[str]:
 
 @asynccontextmanager
 async def forwarded(path: Path) -> AsyncIterator[int]:
-    """A TCP port whose connections go to the unix socket at PATH: whoever connects is the account itself."""
+    """Yield a TCP port whose connections go to the unix socket at PATH: whoever connects is the account itself."""
     open_ones: set[asyncio.Task[None]] = set()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,7 +73,7 @@ async def forwarded(path: Path) -> AsyncIterator[int]:
 
 
 async def run(document: Path, port: int, words: Sequence[str], *, whole: bool) -> tuple[int, str]:
-    """What Schemathesis says about helmd on PORT, which has this DOCUMENT; WHOLE with all phases."""
+    """Return what Schemathesis says about helmd on PORT, which has this DOCUMENT; WHOLE with all phases."""
     program = shutil.which("schemathesis")
     assert program, "scripts/test installs it"
     words = (

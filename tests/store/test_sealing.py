@@ -46,7 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def drop_expired(connection: Connection, now: datetime) -> list[str]:
-    """Drops the days that are past their retention by NOW, without waiting."""
+    """Drop the days that are past their retention by NOW, without waiting."""
     found = [Partition(leaf.name, leaf.retention, leaf.day, 0) for leaf in await leaves(connection)]
     return await drop_partitions(connection, [each for each in found if (now.date() - each.day).days > each.retention])
 

@@ -53,7 +53,7 @@ EXPRESSIONS = (r"err|time", r"^x", r"\d\d$", r"a.b", r"[*]\?", r"(error) .*\1", 
 
 
 def is_wanted(wanted: LogFilter, row: LogRow) -> bool:
-    """A second implementation of the filter."""
+    """Return a second implementation of the filter."""
     if wanted.sources is None and row.duplicate_of is not None:
         return False
     for chosen, value in (

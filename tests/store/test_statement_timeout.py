@@ -51,7 +51,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def locked(database: Database) -> AsyncIterator[Database]:
-    """The store, with all of its tables locked by somebody: nothing that reads them ends by itself."""
+    """Yield the store, with all of its tables locked by somebody: nothing that reads them ends by itself."""
     await migrate(database.owner, "helm")
     with psycopg.connect(database.cluster.conninfo("postgres", database.name)) as holder:
         holder.execute(f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE".encode())
@@ -60,7 +60,7 @@ async def locked(database: Database) -> AsyncIterator[Database]:
 
 
 def waiting(database: Database) -> int:
-    """Statements of Helm's roles that are being carried out."""
+    """Return statements of Helm's roles that are being carried out."""
     return len(
         database.query(
             "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND usename LIKE 'helm%%' AND state = 'active'",

@@ -73,7 +73,7 @@ async def test_what_the_journal_does_not_have_any_more_follows_once(
 
 
 async def pages(served: Served, limit: int, **given: str) -> list[int]:
-    """All records, read by pages."""
+    """Return all records, read by pages."""
     found: list[int] = []
     while True:
         _, body = await served.get("/api/audit", limit=str(limit), **given)

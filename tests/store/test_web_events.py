@@ -108,7 +108,7 @@ async def test_a_topic_is_confined_as_its_own_routes_are(served: Served) -> None
 
 
 def job(id: str, **values: Any) -> JobReply:
-    """A job with these values; the others are of no interest here."""
+    """Return a job with these values; the others are of no interest here."""
     given: dict[str, Any] = {each.name: "" for each in fields(JobReply)}
     given |= {"id": id, "state": "running", "steps": (), "started_at": None, "ended_at": None, "result": None}
     return JobReply(**{**given, "requested_at": datetime.now(UTC), **values})

@@ -22,7 +22,7 @@ KID = TOKEN_HEADER["kid"]
 
 
 def _timeless(name: str) -> dict[str, Any]:
-    """The claims of a token but for when it was issued and expires."""
+    """Return the claims of a token but for when it was issued and expires."""
     return {claim: value for claim, value in claims(name).items() if claim not in ("iat", "exp")}
 
 
@@ -32,12 +32,12 @@ SERVICE = _timeless("service")
 
 @cache
 def private_key(name: str = "first", bits: int = 2048) -> rsa.RSAPrivateKey:
-    """The key of that name; made once, since making one takes a while."""
+    """Return the key of that name; made once, since making one takes a while."""
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
 def signed(payload: dict[str, Any], key: Any = None, algorithm: str | None = "RS256", **header: Any) -> str:
-    """A token with these claims. HEADER's None takes a field away."""
+    """Return a token with these claims. HEADER's None takes a field away."""
     fields = {"kid": KID, **header}
     given = {name: value for name, value in fields.items() if value is not None}
     token: str = jwt.encode(payload, private_key() if key is None else key, algorithm=algorithm, headers=given)

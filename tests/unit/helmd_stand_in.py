@@ -70,7 +70,7 @@ class StandIn:
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(WITHIN)
 
     def stop(self) -> None:
-        """Ends it, breaking off its followers; rows stay."""
+        """End it, breaking off its followers; rows stay."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(WITHIN)
 
     async def _start(self) -> None:
@@ -167,7 +167,7 @@ class StandIn:
 
 
 async def _rest() -> None:
-    """Lets what a broken connection left come to its end."""
+    """Let what a broken connection left come to its end."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
@@ -180,7 +180,7 @@ LIMITS = ("_ANSWER_SECONDS", "_SEARCH_SECONDS", "_STREAM_SECONDS", "_NOTIFY_AFTE
 
 @contextmanager
 def stand_in(directory: Path) -> Iterator[StandIn]:
-    """A stand-in that runs, in a thread of its own, and may be slow; its socket is in DIRECTORY."""
+    """Yield a stand-in that runs, in a thread of its own, and may be slow; its socket is in DIRECTORY."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

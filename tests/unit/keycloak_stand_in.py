@@ -31,7 +31,7 @@ class KeycloakStandIn:
         self.url = ""
 
     def log_in(self, login_url: str, code: str = "a-code") -> str:
-        """What Keycloak does for a user who has logged in: the query that it sends the browser back with."""
+        """Return what Keycloak does for a user who has logged in: the query that it sends the browser back with."""
         query = {name: values[0] for name, values in parse_qs(urlsplit(login_url).query).items()}
         self.codes[code] = query
         return f"state={query['state']}&session_state=s1&iss={ISSUER}&code={code}"
@@ -89,7 +89,7 @@ class KeycloakStandIn:
 
 
 def logout_token(key: Any = None, **claims: Any) -> str:
-    """A logout token; a claim that is None is left out."""
+    """Return a logout token; a claim that is None is left out."""
     now = int(time.time())
     said = {"iss": ISSUER, "aud": "helm", "iat": now, "exp": now + 60, "jti": "j1", "sub": "u1", "sid": "s1"}
     said |= {"events": {"http://schemas.openid.net/event/backchannel-logout": {}}} | claims

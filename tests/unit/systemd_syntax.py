@@ -27,7 +27,10 @@ def assignments(text: str) -> list[tuple[str, str, str]]:
 
 
 def words(value: str) -> list[str]:
-    """VALUE split at blanks, quotes taken off and C escapes resolved. A bare ``;`` would begin another command."""
+    """Return VALUE split at blanks, quotes taken off and C escapes resolved.
+
+    A bare ``;`` would begin another command.
+    """
     found = []
     word: str | None = None
     quote = ""
@@ -66,7 +69,7 @@ def words(value: str) -> list[str]:
 
 
 def specifiers(value: str) -> str:
-    """VALUE with its specifiers resolved; an unknown one is left as it is."""
+    """Return VALUE with its specifiers resolved; an unknown one is left as it is."""
     return re.sub(
         "%(.)", lambda found: "%" if found[1] == "%" else _SPECIFIERS.get(found[1], found[0]), value, flags=re.DOTALL
     )
@@ -80,7 +83,9 @@ def _variables(word: str, environment: dict[str, str]) -> str:
 
 
 def command(value: str, environment: dict[str, str]) -> list[str]:
-    """The argument vector of ``ExecStart=VALUE`` in ENVIRONMENT. The first word is a path and knows no variables."""
+    """Return the argument vector of ``ExecStart=VALUE`` in ENVIRONMENT. The first word is a path and knows no
+    variables.
+    """
     split = [specifiers(word) for word in words(value)]
     assert split[0][:1] not in "-@:+!", "a prefix"
     found = split[:1]
@@ -91,7 +96,7 @@ def command(value: str, environment: dict[str, str]) -> list[str]:
 
 
 def environment(values: list[str]) -> dict[str, str]:
-    """The variables that some ``Environment=`` lines set."""
+    """Return the variables that some ``Environment=`` lines set."""
     found: dict[str, str] = {}
     for value in values:
         for word in words(value):

@@ -53,7 +53,7 @@ ROUTES = [replace(route, handler=answered, reply=None) for route in table()]
 
 
 def sample(route: Route) -> str:
-    """A path of ROUTE."""
+    """Return a path of ROUTE."""
     return re.sub(r"\{\w+(:[^}]*)?\}", "7", route.path)
 
 
@@ -71,7 +71,7 @@ class Helmd:
     async def ask(
         self, method: str, path: str, token: str | None = None, *, by_socket: bool = False
     ) -> tuple[int, str]:
-        """The status of the answer and its error code."""
+        """Return the status of the answer and its error code."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         connector = aiohttp.UnixConnector(str(self.socket)) if by_socket else None
         async with aiohttp.ClientSession(connector=connector) as session:
@@ -107,7 +107,7 @@ def service(**claims: Any) -> str:
 
 
 def expected(route: Route, role: str, peer: Peer, via: str) -> tuple[int, str]:
-    """What the table says about a user or program with this ROLE. Written out here, apart from the code."""
+    """Return what the table says about a user or program with this ROLE. Written out here, apart from the code."""
     if route.role is Role.PUBLIC:
         return 200, ""
     suspect = peer in (CODEX, UNKNOWN)

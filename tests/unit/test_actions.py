@@ -12,7 +12,7 @@ SYSTEM = Path(__file__).resolve().parents[1] / "system"
 
 
 def without_strings(text: str) -> str:
-    """TEXT of a script with comments, strings and templates emptied: its braces are those of its code."""
+    """Return TEXT of a script with comments, strings and templates emptied: its braces are those of its code."""
     kept: list[str] = []
     nesting: list[int] = []
     depth = at = 0
@@ -41,7 +41,7 @@ def without_strings(text: str) -> str:
 
 
 def literals(text: str) -> Iterator[set[str]]:
-    """The keys of each object that TEXT writes down."""
+    """Yield the keys of each object that TEXT writes down."""
     for begin in (found.start() for found in re.finditer(r"\{", text)):
         level, own = 0, []
         for each in text[begin:]:

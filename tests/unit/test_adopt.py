@@ -128,7 +128,7 @@ class Hand:
         (self.directory / "hivematrix-helm/services.json").write_text(json.dumps(self.services))
 
     def tree(self) -> dict[str, tuple[int, bytes | None, int]]:
-        """Every file with its mode, content and, of files, time."""
+        """Return every file with its mode, content and, of files, time."""
         found = {}
         for path in sorted(self.directory.rglob("*")):
             facts = path.lstat()
@@ -232,7 +232,7 @@ def changed_by_helm(hand: Hand) -> None:
 
 
 def given_back(places: Layout, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Everything but what needs a user manager."""
+    """Return everything but what needs a user manager."""
     monkeypatch.setattr("helmd.operations.modules.adopt._leave_suite", lambda adoption, target, *_: target.unlink())
     said: list[str] = []
     really_give_back(places, None, said.append)  # type: ignore[arg-type]

@@ -39,14 +39,14 @@ DOCUMENT = (TOP / "docs/api.md").read_text()
 
 
 def section(title: str) -> str:
-    """The text below a heading, up to the next heading of its level or above."""
+    """Return the text below a heading, up to the next heading of its level or above."""
     heading = re.search(rf"^(#+) {re.escape(title)}$", DOCUMENT, re.MULTILINE)
     assert heading, title
     return re.split(rf"^#{{1,{len(heading[1])}}} ", DOCUMENT[heading.end() :], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of the table rows in TEXT, heads and rules left out."""
+    """Return the cells of the table rows in TEXT, heads and rules left out."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     rules = {index for index, row in enumerate(cells) if set("".join(row)) <= set("- ")}
@@ -54,7 +54,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def names(cell: str) -> list[str]:
-    """What is in backticks."""
+    """Return what is in backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
@@ -79,7 +79,7 @@ def test_every_route_is_documented_with_its_role() -> None:
 
 
 def codes_in_handlers() -> Iterator[tuple[str, int]]:
-    """Codes that handlers state beside a status, without an error of their own."""
+    """Yield codes that handlers state beside a status, without an error of their own."""
     for path in (TOP / "helmd/web").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):

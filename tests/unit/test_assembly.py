@@ -39,7 +39,7 @@ TRACEBACK = [
 
 
 def entry(message: Value = b"hello", number: int = 0, /, **fields: Value) -> JournalEntry:
-    """A line of ``core``'s stdout, NUMBER milliseconds after the first."""
+    """Return a line of ``core``'s stdout, NUMBER milliseconds after the first."""
     printed: dict[str, Value] = {
         "_TRANSPORT": b"stdout",
         "_SYSTEMD_USER_UNIT": b"hivematrix-core.service",
@@ -179,7 +179,7 @@ def test_an_unfinished_line_of_an_earlier_version_is_taken_up() -> None:
 
 
 def _without_last_writer_field(state: Any) -> Any:
-    """What is kept of open lines, as it was before it said whether the service is verified."""
+    """Return what is kept of open lines, as it was before it said whether the service is verified."""
     if isinstance(state, list):
         if len(state) == 8 and state[:1] == ["core"] and isinstance(state[-1], bool):
             return state[:-1]
@@ -310,7 +310,7 @@ def test_an_error_waits_and_others_do_not() -> None:
 
 
 def split(raw: bytes, number: int = 0, size: int = PART, **fields: Value) -> list[JournalEntry]:
-    """RAW as journald splits it."""
+    """Return RAW as journald splits it."""
     pieces = [raw[start : start + size] for start in range(0, len(raw), size)]
     last = {"_LINE_BREAK": b"line-max"}
     return [entry(piece, number, **fields, **(last if n < len(pieces) else {})) for n, piece in enumerate(pieces, 1)]
@@ -424,7 +424,7 @@ def _written(step: tuple[str, int, bytes], number: int) -> JournalEntry:
 
 
 def _all(entries: Sequence[JournalEntry], every: int, gone: Sequence[int] = ()) -> list[LogRow]:
-    """The rows, with a restart before every EVERYth entry."""
+    """Return the rows, with a restart before every EVERYth entry."""
     assembler, rows = Assembler(FORMATS), []
     for number, each in enumerate(entries):
         if number in gone:

@@ -154,7 +154,7 @@ def test_filters(journal: Journal) -> None:
 
 
 def paged(journal: Journal, limit: int, wanted: AuditQuery = EVERYTHING) -> list[AuditEntry]:
-    """All entries, read by pages."""
+    """Return all entries, read by pages."""
     found: list[AuditEntry] = []
     while page := journal.entries(wanted, limit):
         found += page

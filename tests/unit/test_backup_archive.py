@@ -60,7 +60,7 @@ class Taken:
 
 
 def archive(path: Path, key: str = KEY, recipients: tuple[str, ...] = (RECIPIENT,)) -> Manifest:
-    """A good archive."""
+    """Return a good archive."""
     with path.open("wb") as file, encrypted_to(recipients, file.fileno()) as stream:
         writer = ArchiveWriter(stream, 0)
         for part, members in FILES.items():

@@ -93,7 +93,7 @@ def git(directory: Path, *words: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A clone of a repository, in the account's home."""
+    """Return a clone of a repository, in the account's home."""
     upstream = tmp_path / "upstream"
     upstream.mkdir()
     git(upstream, "init", "--quiet", "-b", "main")

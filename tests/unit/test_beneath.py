@@ -15,7 +15,7 @@ PARTS = ("suite", "module", "instance", "deep")
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with a directory in it, and a place outside that looks alike."""
+    """Return a checkout with a directory in it, and a place outside that looks alike."""
     for place in ("home", "outside"):
         (tmp_path / place / "/".join(PARTS)).mkdir(parents=True)
     return tmp_path / "home/suite/module"

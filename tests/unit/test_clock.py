@@ -14,7 +14,7 @@ SECOND = 1_000_000
 
 
 def entries(*offsets: int) -> list[JournalEntry]:
-    """One a second; OFFSETS are how far the wall clock is off then, in microseconds."""
+    """Return one a second; OFFSETS are how far the wall clock is off then, in microseconds."""
     return [
         JournalEntry({}, "", BOOT, n * SECOND, START + n * SECOND + offset) for n, offset in enumerate(offsets)
     ]  # fmt: skip

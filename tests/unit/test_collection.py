@@ -12,7 +12,7 @@ REBOOTING = {"tests/system/test_powercut.py", "tests/system/test_reboot.py"}
 
 
 def collected(*words: str, **environment: str) -> list[str]:
-    """The file of each test, in order."""
+    """Return the file of each test, in order."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *words]
     others = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=TOP, env=others | environment, capture_output=True, text=True, check=True)

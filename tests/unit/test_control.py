@@ -119,7 +119,7 @@ class World:
                 raise AssertionError(effect)
 
     def finish(self, count: int = 100) -> list[JobResult]:
-        """The oldest COUNT open jobs end, and the units are as that leaves them."""
+        """End the oldest COUNT open jobs, and set the states of their units."""
         ended = []
         for job, name, verb in self.open[:count]:
             result = self.results.get(name, "done")
@@ -131,7 +131,7 @@ class World:
         return ended
 
     def sleep(self, until: float) -> list[JobResult]:
-        """A wait in which nothing ends until the time is up."""
+        """Return a wait in which nothing ends until the time is up."""
         self.now = until
         return []
 
@@ -148,7 +148,7 @@ def perform(
     options: Options = Options(),  # noqa: B008
     wait: Callable[[float], Sequence[JobResult]] | None = None,
 ) -> OperationResult:
-    """Runs an operation against WORLD."""
+    """Run an operation against WORLD."""
     world.wait = wait or world.wait
     operation = verb(registry, names, options)
     try:

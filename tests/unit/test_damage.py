@@ -10,7 +10,7 @@ FILE_ID = bytes(range(16))
 
 
 def journal_file(path: Path, size: int, *, signature: bytes = b"LPKSHHRH", arena: int = 8_000_000) -> Path:
-    """The header of a journal file (JOURNAL_FILE_FORMAT), and SIZE bytes in all."""
+    """Return the header of a journal file (JOURNAL_FILE_FORMAT), and SIZE bytes in all."""
     header = bytearray(272)
     header[0:8] = signature
     header[24:40] = FILE_ID

@@ -59,7 +59,7 @@ RECORDED = dialects("recorded_logs.jsonl")
 
 
 def rows_of(lines: Iterable[str], apart: int = 50) -> list[LogRow]:
-    """The entries of LINES, which were printed APART microseconds from each other."""
+    """Return the entries of LINES, which were printed APART microseconds from each other."""
     assembler = Assembler(FORMATS)
     for number, line in enumerate(lines):
         fields: dict[str, Value] = {
@@ -120,7 +120,7 @@ def _python() -> list[str]:
 
 
 def _html() -> list[str]:
-    """The manual pages of modules about logging and errors, as pydoc(1) writes them."""
+    """Return the manual pages of modules about logging and errors, as pydoc(1) writes them."""
     page = pydoc.HTMLDoc()
     return [line for module in (logging, argparse, warnings) for line in page.document(module).split("\n")]
 

@@ -516,7 +516,7 @@ def test_sqlite_files_are_known_by_their_content(tmp_path: Path) -> None:
 
 @contextmanager
 def showing(certificate: Path, key: Path, address: str = "127.0.0.1") -> Iterator[int]:
-    """A server that shows a certificate once; its port."""
+    """Yield a server that shows a certificate once; its port."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
 
@@ -535,7 +535,7 @@ def showing(certificate: Path, key: Path, address: str = "127.0.0.1") -> Iterato
 
 
 def running(place: Layout, service: Service) -> DoctorContext:
-    """What doctor sees when SERVICE runs, alone."""
+    """Return what doctor sees when SERVICE runs, alone."""
     context = DoctorContext(place)
     context.effective = Effective(Settings(), Registry({service.name: service}))
     context.manager = Mock()

@@ -16,7 +16,7 @@ NAMED = re.compile(r"`((?:helmd|units|scripts|tests|packaging|debian|docs)/[\w./
 
 
 def tracked(*patterns: str) -> list[str]:
-    """Files of the repository, those that are not committed yet included."""
+    """Return files of the repository, those that are not committed yet included."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
     listed = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True).stdout.splitlines()
     return sorted({name for name in listed if (TOP / name).exists()})
@@ -26,7 +26,7 @@ DOCUMENTS = tracked("*.md")
 
 
 def anchors(text: str) -> set[str]:
-    """The fragments that GitHub gives the headings of a document."""
+    """Return the fragments that GitHub gives the headings of a document."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -130,7 +130,7 @@ def test_a_hostile_file_leaves_the_suite_as_it_is(case: Case, account: Layout) -
 
 @pytest.fixture
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """One whose units systemd-analyze(1) can read, helmd's own included."""
+    """Return one whose units systemd-analyze(1) can read, helmd's own included."""
     made = layout({}, tmp_path, os.getuid(), TOP)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

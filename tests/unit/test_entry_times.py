@@ -10,7 +10,7 @@ YEAR = 365 * 86_400 * SECOND
 
 
 def at(second: int, ahead: int = 0) -> Times:
-    """An entry SECOND seconds after the boot; the wall clock is AHEAD microseconds ahead."""
+    """Return an entry SECOND seconds after the boot; the wall clock is AHEAD microseconds ahead."""
     return Times(START + second * SECOND + ahead, second * SECOND)
 
 

@@ -94,7 +94,7 @@ def test_shellcheck_finds_nothing(tmp_path: Path, kind: FirewallKind, networks: 
 
 
 def data_of(plan: FirewallPlan, place: Path) -> list[str]:
-    """What sh(1) makes of the data in a script for PLAN, line by line."""
+    """Return what sh(1) makes of the data in a script for PLAN, line by line."""
     show = 'main() { printf "%s\\n" "$OPEN" "$CLOSED" "$SOURCES4" "$SOURCES6"; }'
     done = subprocess.run(
         ["sh"], input=firewall_script("nftables", plan, show, ""), cwd=place, capture_output=True, text=True, check=True

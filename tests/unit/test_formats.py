@@ -52,7 +52,7 @@ HEALTH: dict[str, object] = {
 
 
 def stated_time(text: str) -> int:
-    """When a line of the fixtures was printed: to the second, what it states itself."""
+    """Return when a line of the fixtures was printed: to the second, what it states itself."""
     found = re.search(r"2026-11-24.(06:\d\d:\d\d)|24/Nov/2026.(06:\d\d:\d\d)", text)
     return iso_timestamp(f"2026-11-24T{found.group(1) or found.group(2)}Z") or 0 if found else WHEN
 

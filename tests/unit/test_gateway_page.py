@@ -247,7 +247,7 @@ class Running:
         return made
 
     async def look(self) -> int:
-        """How many pages that took."""
+        """Look once; return the number of pages requested."""
         before = self.server.pages
         await self.pages.look()
         return self.server.pages - before

@@ -130,7 +130,7 @@ def test_lines_begin_at_the_first_error_of_the_run() -> None:
 
 
 def _commands(group: click.Group, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
-    """Paths of commands, each with what is said of it in a list that is 80 columns wide."""
+    """Yield paths of commands, each with what is said of it in a list that is 80 columns wide."""
     context = click.Context(group, parent, group.name)
     names = group.list_commands(context)
     width = 78 - 4 - max(map(len, names))

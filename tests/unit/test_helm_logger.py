@@ -992,7 +992,7 @@ def test_a_forked_child_sends_only_its_own_entries(helm: StandIn, core: StandIn,
 
 @pytest.fixture
 def log(helm: StandIn, make: Callable[..., Any]) -> Iterator[Any]:
-    """A logging.Logger whose records are sent to Helm."""
+    """Yield a logging.Logger whose records are sent to Helm."""
     handler = HelmLogHandler(make())
     log = logging.Logger("test", 1)
     log.addHandler(handler)

@@ -32,7 +32,9 @@ LOGS |= {"helmd.model.logs.query_language"}
 
 
 def loaded_by(command: str, home: Path) -> set[str]:
-    """The modules that are loaded once COMMAND has read the configuration of an account without files of its own."""
+    """Return the modules that are loaded once COMMAND has read the configuration of an account without files of its
+    own.
+    """
     done = subprocess.run(
         [sys.executable, "-EsXutf8", "-c", RUN, command, str(home)], capture_output=True, text=True, check=True
     )
@@ -48,7 +50,7 @@ def test_a_command_loads_what_it_uses(command: str, unneeded: set[str], tmp_path
 
 
 def loaded_after(statements: str) -> set[str]:
-    """The modules that are loaded once an interpreter has executed STATEMENTS."""
+    """Return the modules that are loaded once an interpreter has executed STATEMENTS."""
     program = f"import sys\nsys.path.insert(0, {str(TOP)!r})\n{statements}\nprint(*sys.modules)\n"
     done = subprocess.run([sys.executable, "-EsXutf8", "-c", program], capture_output=True, text=True, check=True)
     return set(done.stdout.split())

@@ -56,18 +56,18 @@ class Forge:
         return self("rev-parse", "HEAD")
 
     def put(self, kind: str, content: bytes) -> str:
-        """An object as it is, whether it is a valid one or not."""
+        """Return an object as it is, whether it is a valid one or not."""
         words = ["git", "hash-object", "-t", kind, "-w", "--stdin", "--literally"]
         done = subprocess.run(words, cwd=self.source, check=True, capture_output=True, input=content)
         return done.stdout.decode().strip()
 
     def tree_of(self, *entries: tuple[str, str, str]) -> str:
-        """A tree of modes, names and objects."""
+        """Return a tree of modes, names and objects."""
         lines = [f"{mode} {name}".encode() + b"\0" + bytes.fromhex(item) for mode, name, item in entries]
         return self.put("tree", b"".join(lines))
 
     def commit_of(self, tree: str, when: str = "1700000000 +0000") -> str:
-        """A commit of a tree, at the branch main."""
+        """Return a commit of a tree, at the branch main."""
         commit = self.put("commit", f"tree {tree}\nauthor {ID} {when}\ncommitter {ID} {when}\n\nodd\n".encode())
         self("update-ref", "refs/heads/main", commit)
         return commit
@@ -85,7 +85,7 @@ class Forge:
         return repository
 
     def checked_out(self, ref: str = "main") -> Path:
-        """A version of what REF means."""
+        """Return a version of what REF means."""
         repository = self.fetched()
         commit = repository.resolve(ref)
         directory = self.places.version(f"{ref}-{time.monotonic_ns()}")

@@ -73,7 +73,7 @@ class Served:
     async def ask(
         self, path: str, token: str | None = None, headers: Mapping[str, str] | Sequence[tuple[str, str]] = ()
     ) -> tuple[int, Any, Any]:
-        """The status, body and headers that a request over TCP gets; the method is the route's."""
+        """Return the status, body and headers that a request over TCP gets; the method is the route's."""
         given = [*(headers.items() if isinstance(headers, Mapping) else headers)]
         if token is not None:
             given.append(("Authorization", f"Bearer {token}"))

@@ -32,7 +32,7 @@ HEADERS = {"X-Forwarded-Host": "desk.example.org", "X-Forwarded-Proto": "https"}
 
 
 def sample_gateway() -> ModuleType:
-    """What the sample gateway does to pages."""
+    """Return what the sample gateway does to pages."""
     spec = importlib.util.spec_from_file_location("sample_page", SUITE / "nexus/page.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -15,7 +15,7 @@ OTHER: Key = ("nexus", 8, "s2")
 
 
 def put(joiner: Joiner[str], key: Key, text: str, level: str = "INFO", when: int = 0) -> list[Joined[str]]:
-    """One line, as the ingest does it; the payload is the line's own text."""
+    """Add one line, as the ingest does; the payload is the line's own text."""
     return [] if joiner.add(key, text, when) else joiner.push(key, text, level, text, when)
 
 
@@ -331,7 +331,7 @@ STEPS = st.lists(
 
 
 def again(joiner: Joiner[str]) -> Joiner[str]:
-    """The joiner after a restart."""
+    """Return the joiner as restored after a restart."""
     return Joiner.restore(json.loads(json.dumps(joiner.dump(str))), str)
 
 

@@ -81,7 +81,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def whole(body: bytes, sent: int | None = None) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Responds with 200 and BODY, but sends only the first SENT bytes of it."""
+    """Respond with 200 and BODY, but send only the first SENT bytes of it."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -93,7 +93,7 @@ def whole(body: bytes, sent: int | None = None) -> Callable[[BaseHTTPRequestHand
 
 
 def in_pieces(body: bytes, piece: int) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Honours Range, and closes the connection after PIECE bytes."""
+    """Honour Range, and close the connection after PIECE bytes."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         requested = handler.headers.get("Range")

@@ -32,7 +32,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, int, int, bytes | str]]:
-    """All that is below DIRECTORY: inode, mode, time of change and content or target of each."""
+    """Return all that is below DIRECTORY: inode, mode, time of change and content or target of each."""
     found: dict[str, tuple[int, int, int, bytes | str]] = {}
     for path in sorted(directory.rglob("*")):
         facts = path.lstat()
@@ -46,7 +46,7 @@ def snapshot(directory: Path) -> dict[str, tuple[int, int, int, bytes | str]]:
 
 
 def belong_together(checkout: Path) -> bool:
-    """Whether the pair in CHECKOUT is a certificate and its key, as OpenSSL reads them."""
+    """Return whether the pair in CHECKOUT is a certificate and its key, as OpenSSL reads them."""
     said = [
         subprocess.run(["openssl", *words], cwd=checkout / "certs", capture_output=True, check=True).stdout
         for words in (["x509", "-in", "nexus.crt", "-pubkey", "-noout"], ["pkey", "-in", "nexus.key", "-pubout"])
@@ -97,7 +97,7 @@ def test_an_admins_own_files_are_left_alone(checkout: Path) -> None:
 
 
 def names_of(checkout: Path) -> list[str]:
-    """The names in the gateway's certificate, as OpenSSL prints them."""
+    """Return the names in the gateway's certificate, as OpenSSL prints them."""
     words = ["openssl", "x509", "-in", "certs/nexus.crt", "-noout", "-ext", "subjectAltName"]
     said = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=True).stdout
     return said.splitlines()[1].strip().split(", ")
@@ -143,7 +143,7 @@ def test_helmd_renews_what_set_up_has_made(checkout: Path) -> None:
 
 
 def own_pair(directory: Path, *more: str) -> tuple[Path, Path]:
-    """A self-signed pair of the admin's own that expires tomorrow."""
+    """Return a self-signed pair of the admin's own that expires tomorrow."""
     directory.mkdir()
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=desk.example"]
     subprocess.run(
@@ -228,7 +228,7 @@ def fill(name: str, content: bytes) -> Callable[[Path], None]:
 
 
 def link(name: str, target: str) -> Callable[[Path], None]:
-    """NAME as a link to TARGET beside the checkout; what was at NAME is moved there."""
+    """Replace NAME by a link to TARGET beside the checkout, to which the original is moved."""
 
     def change(checkout: Path) -> None:
         if target != "nowhere":
@@ -314,7 +314,7 @@ def test_what_cannot_be_read_is_an_error(checkout: Path, name: str) -> None:
 
 
 def as_another(work: Callable[[], object]) -> str:
-    """The sentence of the KeyFileError that WORK raises in a process without root's rights."""
+    """Return the sentence of the KeyFileError that WORK raises in a process without root's rights."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -336,7 +336,7 @@ STEPS = ("mkdir", "open", "fsync", "rename", "link", "unlink", "write")
 
 
 def killed_at(step: int, work: Callable[[], object]) -> bool:
-    """Does WORK in a child that ends, without cleaning up, at its STEP-th system call; whether it got there."""
+    """Do WORK in a child that ends, without cleaning up, at its STEP-th system call; return whether it got there."""
     child = os.fork()
     if child == 0:
         count = 0

@@ -100,7 +100,7 @@ def place(tmp_path: Path) -> Layout:
 
 @pytest.fixture(autouse=True)
 def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the unit printed; the journal of this machine has nothing of it."""
+    """Return what the unit printed; the journal of this machine has nothing of it."""
     lines: list[str] = []
     monkeypatch.setattr(latest_module, "last_lines", lambda *_, **__: [PrintedLine(0.0, line) for line in lines])
     return lines

@@ -142,7 +142,7 @@ def modules() -> Iterator[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules that the module at PATH imports anywhere, and the names it takes from them."""
+    """Yield the modules that the module at PATH imports anywhere, and the names it takes from them."""
     return names_imported(ast.walk(ast.parse(path.read_text())), path)
 
 
@@ -158,7 +158,7 @@ def names_imported(nodes: Iterable[ast.AST], path: Path) -> Iterator[str]:
 
 
 def lint(program: str, *words: str, **environment: str) -> None:
-    """Runs a linter of this Python's environment, or of PATH; fails with what it found."""
+    """Run a linter of this Python's environment, or of PATH; fail with its findings."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         [shutil.which(program, path=places) or program, *words],
@@ -188,7 +188,7 @@ def test_types_of_a_sample_service(name: str) -> None:
 
 
 def subpackage_of(name: str) -> str:
-    """The longest entry of SUBPACKAGES or PACKAGES that the module NAME (without "helmd.") lies in."""
+    """Return the longest entry of SUBPACKAGES or PACKAGES that the module NAME (without "helmd.") lies in."""
     words = name.split(".")
     return next(
         (key for n in range(len(words), 0, -1) if (key := ".".join(words[:n])) in SUBPACKAGES or key in PACKAGES), ""
@@ -196,7 +196,7 @@ def subpackage_of(name: str) -> str:
 
 
 def may_import(importer: str, imported: str) -> bool:
-    """Whether the subpackage IMPORTER may import the module IMPORTED; both without "helmd."."""
+    """Return whether the subpackage IMPORTER may import the module IMPORTED; both without "helmd."."""
     package, other = importer.split(".")[0], imported.split(".")[0]
     if other not in PACKAGES or not package:
         return True
@@ -303,7 +303,7 @@ def test_a_public_name_has_one_meaning() -> None:
 
 
 def defined_by(node: ast.stmt) -> Iterator[str]:
-    """The names that a statement at the top level of a module defines; type variables are local to their module."""
+    """Yield the names that a statement at the top level of a module defines, without type variables."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
     elif isinstance(node, ast.Assign | ast.AnnAssign):

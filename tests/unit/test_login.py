@@ -115,7 +115,7 @@ class Served:
                 return Reply(reply.status, reply.headers, await reply.text(), reply.cookies)
 
     async def log_in(self, target: str = "/helm/", level: str = "admin", **claims: Any) -> Reply:
-        """A whole login; the last answer."""
+        """Log in completely; return the last response."""
         self.core.given.append(token(level, **claims))
         begun = await self.ask("GET", f"/helm/login?next={target}")
         query = self.keycloak.log_in(begun.headers["Location"])

@@ -129,13 +129,13 @@ def test_following_ends_without_a_message(helmd: StandIn, way: str) -> None:
 
 @pytest.fixture
 def printed_at() -> int:
-    """When core printed the last line in the journal of `places`, in microseconds."""
+    """Return when core printed the last line in the journal of `places`, in microseconds."""
     return time.time_ns() // 1000
 
 
 @pytest.fixture
 def places(helmd: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed_at: int) -> Layout:
-    """A journal in which core printed a line a minute ago and another one just now."""
+    """Return a journal in which core printed a line a minute ago and another one just now."""
     now = printed_at
     files = tmp_path / "journal"
     files.mkdir()

@@ -25,7 +25,7 @@ __all__ = ["desk"]
 
 @pytest.fixture
 def gone(desk: Desk) -> Desk:
-    """Its repository alone."""
+    """Return its repository alone."""
     shutil.rmtree(desk.places.root)
     shutil.rmtree(desk.places.state)
     entry_file(desk.layout, "desk").unlink()
@@ -39,7 +39,7 @@ def install(desk: Desk, start: bool = True) -> bool:
 
 
 def left(desk: Desk) -> list[str]:
-    """What is there of the module that would make it part of the suite, or is data."""
+    """Return what is there of the module that would make it part of the suite, or is data."""
     places = desk.places
     files = (entry_file(desk.layout, "desk"), places.declared, places.start_block, places.reserve)
     found = [str(each) for each in files if each.exists()]

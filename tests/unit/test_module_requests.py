@@ -20,7 +20,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A server that sends what each request's path says, then a byte from time to time, without end."""
+    """Yield a server that sends what each request's path says, then a byte from time to time, without end."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         heads = {
             b"/head": b"HTTP/1.1 200 OK\r\nX: ",

@@ -197,7 +197,7 @@ def silent(step: str, what: str) -> None:
 
 
 def recovered(place: Path, world: World, trap: Trap = lambda when, step: None, only_data: bool = False) -> IntentLog:
-    """What another process finds and does."""
+    """Return what another process finds and does."""
     log = IntentLog.found(place)
     assert log is not None
     recover(log, Model(world, trap), silent, only_data)

@@ -10,7 +10,7 @@ LIMIT = 1 << 20
 
 
 def tree(*files: str, size: int = 10, mode: str = "100644", **links: str) -> Tree:
-    """A tree with FILES, and LINKS by path, in which ``__`` stands for a slash."""
+    """Return a tree with FILES, and LINKS by path, in which ``__`` stands for a slash."""
     entries = {path: TreeEntry(path, mode, "0" * 40, size) for path in files}
     targets = {path.replace("__", "/"): target for path, target in links.items()}
     entries |= {path: TreeEntry(path, "120000", "0" * 40, len(target)) for path, target in targets.items()}

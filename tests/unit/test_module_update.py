@@ -80,7 +80,7 @@ class Machine:
 
 
 def run_in(sandbox: Any, words: Sequence[str], line: Callable[[str], None], **how: Any) -> Ran:
-    """What the sandbox runs, run here."""
+    """Run a command of the sandbox here."""
     keep = how.get("keep", 0)
     scratch = sandbox.layout.home / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ class Desk:
         return recover_module(self.layout, self.settings, self.machine, "desk", self.options, lambda step: None)  # type: ignore[arg-type]
 
     def state(self) -> dict[str, str]:
-        """The shared files and the configuration, with their contents."""
+        """Return the shared files and the configuration, with their contents."""
         shared = {
             str(each.relative_to(self.places.shared)): each.read_text()
             for each in self.places.shared.rglob("*")

@@ -232,7 +232,7 @@ def test_every_route_has_the_types_of_its_bodies() -> None:
 
 
 def bodies() -> set[type]:
-    """Every dataclass of the API."""
+    """Return every dataclass of the API."""
     found: set[type] = set()
 
     def visit(kind: Any) -> None:

@@ -28,7 +28,7 @@ WRITERS = {"output.py", "logs/format.py"}
 
 
 def harmless(shown: str) -> bool:
-    """Whether a terminal only shows SHOWN: nothing but printable characters, tabs and line breaks."""
+    """Return whether a terminal only shows SHOWN: nothing but printable characters, tabs and line breaks."""
     return all(c.isprintable() or c in "\t\n" for c in shown)
 
 

@@ -34,7 +34,7 @@ def file_of(module: str) -> str | None:
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a module but for what is under TYPE_CHECKING."""
+    """Yield the nodes of a module but for what is under TYPE_CHECKING."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
@@ -56,7 +56,7 @@ def starts_processes(tree: ast.AST) -> bool:
 
 
 def of_helmd() -> dict[str, ast.AST]:
-    """Every module that helmd imports, at its start or later, with its tree."""
+    """Return every module that helmd imports, at its start or later, with its tree."""
     found: dict[str, ast.AST] = {}
     waiting = ["helmd.daemon", "helmd.serve"]
     while waiting:

@@ -58,7 +58,7 @@ def imported() -> set[str]:
 
 
 def packages(field: str) -> set[str]:
-    """The packages that FIELD of debian/control names, one a line."""
+    """Return the packages that FIELD of debian/control names, one a line."""
     found = re.search(rf"^{field}:\n((?: .*\n)+)", (DEBIAN / "control").read_text(), re.MULTILINE)
     assert found
     return set(re.findall(r"^ ([a-z0-9.+-]+)", found.group(1), re.MULTILINE))

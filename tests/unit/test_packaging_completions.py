@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A directory with the completion scripts where the package has them, and helmctl in bin/."""
+    """Return a directory with the completion scripts where the package has them, and helmctl in bin/."""
     subprocess.run([ROOT / "packaging/completions/generate.py", tmp_path], check=True)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/helmctl").symlink_to(ROOT / "helmctl.py")
@@ -19,7 +19,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def complete(installed: Path, *words: str) -> list[str]:
-    """What bash offers for the last of WORDS."""
+    """Return what bash offers for the last of WORDS."""
     script = (
         'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
         '_helmctl_completion helmctl; printf "%s\\n" "${COMPREPLY[@]}"'

@@ -33,7 +33,7 @@ generate = load(PAGES / "generate.py")
 
 
 def shown(page: str) -> str:
-    """What man(1) shows of a page, unwrapped to one line."""
+    """Return what man(1) shows of a page, unwrapped to one line."""
     roff = generate.roff(page)
     text = subprocess.run(
         ["nroff", "-man", "-Tutf8", "-rLL=5000m", "-c"], input=roff, capture_output=True, check=True

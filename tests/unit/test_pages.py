@@ -112,7 +112,7 @@ def test_what_is_wrong_comes_first_and_is_the_headline() -> None:
 
 
 def said(statuses: dict[str, Status], suite: Registry = SUITE) -> str:
-    """The headline."""
+    """Return the headline."""
     found = rows(statuses, suite, identity(Role.ADMIN), NOW)
     made = headline(found, alarms(found, suite))
     return made.text + made.rest
@@ -387,13 +387,13 @@ def oklch(lightness: float, chroma: float, hue: float) -> tuple[float, float, fl
 
 
 def contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
-    """The contrast ratio of two colours (WCAG 2.2)."""
+    """Return the contrast ratio of two colours (WCAG 2.2)."""
     light, dark = sorted((0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2] for c in (one, other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
 def tokens() -> dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]:
-    """The colours of the style sheet, for light and for dark."""
+    """Return the colours of the style sheet, for light and for dark."""
     colour = r"oklch\(([\d.]+)% ([\d.]+) ([\d.]+)\)"
     found = {}
     for name, value in re.findall(r"--helm-([\w-]+): ((?:light-dark|oklch).*);", (STATIC / "helm.css").read_text()):

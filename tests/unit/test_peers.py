@@ -61,7 +61,7 @@ def test_the_unit_of_a_control_group(path: str, unit: GroupUnit | None) -> None:
 def connected(
     family: socket.AddressFamily = socket.AF_INET, client: socket.AddressFamily | None = None
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client's socket and the accepted one."""
+    """Yield a client's socket and the accepted one."""
     address = "::1" if family == socket.AF_INET6 else "127.0.0.1"
     with (
         closing(socket.create_server((address, 0), family=family)) as server,
@@ -101,7 +101,7 @@ def test_a_listening_socket_is_at_no_end() -> None:
 
 
 def with_paths(monkeypatch: pytest.MonkeyPatch, **paths: str) -> None:
-    """Has every control group of this machine stand for one at a path: ``own`` for that of this process."""
+    """Have every control group of this machine stand for one at a path: ``own`` for that of this process."""
     number = own_number()
     groups = [(paths["own"], number)] if "own" in paths else []
     monkeypatch.setattr(peers_module, "every_control_group", lambda: groups)

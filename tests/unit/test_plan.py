@@ -22,7 +22,7 @@ GRAPHS = st.dictionaries(NAMES, st.lists(NAMES, max_size=4).map(tuple), max_size
 
 
 def acyclic(graph: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """GRAPH with only the edges from a higher number to a lower one."""
+    """Return GRAPH with only the edges from a higher number to a lower one."""
     return {name: tuple(other for other in needs if other < name and other in graph) for name, needs in graph.items()}
 
 

@@ -27,7 +27,7 @@ PROGRAM = TOP / "packaging/libexec/prestart"
 
 @pytest.fixture
 def place(tmp_path: Path) -> tuple[Path, Path]:
-    """The suite's document, and a service's directory."""
+    """Return the suite's document, and a service's directory."""
     source, directory = tmp_path / "source.json", tmp_path / "service"
     source.write_text('{"core": {}}\n')
     directory.mkdir()
@@ -237,7 +237,9 @@ def bound(address: str, port: int = 0, *options: tuple[int, int, int]) -> socket
 
 
 def port_of_nobody() -> int:
-    """A port that is free at every address, and that the kernel gives no other process (ip(7), ip_local_port_range)."""
+    """Return a port that is free at every address, and that the kernel gives no other process (ip(7),
+    ip_local_port_range).
+    """
     for port in range(10_000 + os.getpid() % 20_000, 32_768):
         with suppress(OSError), bound("::", port):
             return port

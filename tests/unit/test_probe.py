@@ -29,7 +29,7 @@ Serve = Callable[[Callable[[socket.socket], None]], int]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts a server on a free port of 127.0.0.1 that hands each connection to a function; the port."""
+    """Start a server on a free port of 127.0.0.1 that hands each connection to a function; return the port."""
     stop, listeners, threads = threading.Event(), [], []
 
     def begin(handle: Callable[[socket.socket], None]) -> int:
@@ -63,7 +63,7 @@ def serve() -> Iterator[Serve]:
 
 
 def answering(*parts: bytes, then: Callable[[], object] = lambda: None) -> Callable[[socket.socket], None]:
-    """Reads the request, then sends PARTS one after another."""
+    """Read the request, then send PARTS one after another."""
 
     def handle(connection: socket.socket) -> None:
         connection.recv(4096)
@@ -233,7 +233,7 @@ def test_a_service_without_a_port_has_to_live_briefly(monkeypatch: pytest.Monkey
 
 
 def run(pid: int, *words: str) -> "subprocess.CompletedProcess[str]":
-    """The program as units run it."""
+    """Run the program as units do."""
     command = [str(PROGRAM), *words]
     return subprocess.run(command, env={"MAINPID": str(pid)}, capture_output=True, text=True, timeout=60)
 

@@ -40,7 +40,7 @@ class Resolver:
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
-    """A resolver that gives no answer until the end of the test."""
+    """Yield a resolver that gives no answer until the end of the test."""
     end = threading.Event()
 
     def hang() -> Any:

@@ -41,14 +41,14 @@ class Home:
         return place
 
     def python(self, prefix: str, version: str = "3.12") -> Path:
-        """An installation of Python, as pyenv and uv make it."""
+        """Return an installation of Python, as pyenv and uv make it."""
         self.file(f"{prefix}/lib/python{version}/os.py")
         program = self.program(f"{prefix}/bin/python{version}")
         self.link(f"{prefix}/bin/python3", f"python{version}")
         return program
 
     def environment(self, prefix: str, base: Path) -> Path:
-        """A virtual environment on the interpreter BASE, as venv makes it."""
+        """Return a virtual environment on the interpreter BASE, as venv makes it."""
         self.file(f"{prefix}/pyvenv.cfg", f"home = {base.parent}\nversion = 3.12.1\n")
         self.link(f"{prefix}/bin/python", base)
         return self.link(f"{prefix}/bin/python3", "python")

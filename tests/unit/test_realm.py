@@ -42,7 +42,7 @@ def realm(text: str = SUITE, settings: Settings | None = None) -> WantedRealm:
 
 
 def as_keycloak_has_it(wanted: WantedRealm) -> FoundRealm:
-    """The realm after a set-up, with what Keycloak adds."""
+    """Return the realm after a set-up, with what Keycloak adds."""
     clients = {
         client.client_id: FoundClient(
             {
@@ -213,7 +213,7 @@ def test_variables_are_removed_and_other_lines_kept(tmp_path: Path) -> None:
 
 @contextmanager
 def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[api.Server]:
-    """A server with answers that Keycloak does not give on demand."""
+    """Yield a server with answers that Keycloak does not give on demand."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -40,7 +40,7 @@ def faults_of(*texts: str) -> list[str]:
 
 @pytest.fixture
 def account(tmp_path: Path) -> Layout:
-    """An account with the demo's registry."""
+    """Return an account with the demo's registry."""
     made = layout({}, tmp_path, os.getuid(), TOP)
     made.registry_directory.mkdir(parents=True)
     made.registry_file.write_text((TOP / "tests/suite/services.toml").read_text())
@@ -284,7 +284,7 @@ def test_every_key_has_its_line(tables: dict[str, dict[str, str]], newline: str)
 
 
 def _quoted(key: str) -> str:
-    """KEY as TOML has it, each kind of quoting where it may stand."""
+    """Return KEY as TOML has it, each kind of quoting where it may stand."""
     if re.fullmatch("[A-Za-z0-9_-]+", key):
         return key
     return json.dumps(key) if "'" in key or len(key) % 2 else f"'{key}'"

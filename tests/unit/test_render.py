@@ -52,7 +52,7 @@ url = "https://mail.example"
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """An account whose services' programs exist, so that systemd-analyze has nothing to say about that."""
+    """Return an account whose services' programs exist, so that systemd-analyze has nothing to say about that."""
     home = tmp_path_factory.mktemp("home")
     for program in ("my job/bin/run", "bin/postgres"):
         (home / program).parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def partition(day: date, begun: int, retention: int = 90, **more: object) -> Par
 
 
 def history(days: int = 91, retention: int = 90, now: datetime = NOW) -> list[Partition]:
-    """A partition for each of the last DAYS, today's among them."""
+    """Return a partition for each of the last DAYS, today's among them."""
     first = now.date() - timedelta(days=days - 1)
     return [partition(first + timedelta(days=n), n * 1000, retention) for n in range(days)]
 

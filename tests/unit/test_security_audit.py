@@ -51,7 +51,7 @@ def place(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[dict[str, int | str]]:
-    """A socket of each family that this test may make, with where it is."""
+    """Yield a socket of each family that this test may make, with where it is."""
     with ExitStack() as stack:
 
         def made(family: int, kind: int, address: object, protocol: int = 0) -> int:

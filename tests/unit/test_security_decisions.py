@@ -230,7 +230,7 @@ def test_a_name_that_somebody_chose_is_one_word_of_the_fix(name: str) -> None:
 
 
 def scram(password: str, salt: bytes = b"0123456789abcdef", count: int = 4096) -> str:
-    """A verifier as PostgreSQL makes it (RFC 5803)."""
+    """Return a verifier as PostgreSQL makes it (RFC 5803)."""
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, count)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")

@@ -45,7 +45,7 @@ TOKEN_VARIES = {"iat", "exp", "jti"}
 
 
 def payload(token: str) -> dict[str, Any]:
-    """The claims of a token, whether or not it still has its signature."""
+    """Return the claims of a token, whether or not it still has its signature."""
     part = token.split(".")[1]
     claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return claims
@@ -61,7 +61,7 @@ class Answer:
 def ask(
     port: int, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, tls: bool = False
 ) -> Answer:
-    """One request; dict bodies go as JSON, text as it is."""
+    """Send one request; dict bodies are sent as JSON, text unchanged."""
     sent = dict(headers or {})
     data = body
     if isinstance(body, dict):
@@ -181,7 +181,7 @@ class Realm:
         return 200, {name: claims[name] for name in shown if name in claims}
 
     def access_token(self, claims: dict[str, Any], age: int = 0) -> str:
-        """An access token with these claims, as if minted `age` seconds ago for five minutes."""
+        """Return an access token with these claims, as if minted `age` seconds ago for five minutes."""
         now = int(time.time()) - age
         token: str = jwt.encode({**claims, "iat": now, "exp": now + 300}, self._key, algorithm="RS256")
         return token
@@ -222,7 +222,7 @@ def core(suite: Path, realm: Realm) -> Iterator[Program]:
 
 
 def exchange(core: Program, realm: Realm, claims: dict[str, Any]) -> str:
-    """A user's token from Core for a login with these claims."""
+    """Return a user's token from Core for a login with these claims."""
     answer = core.ask("POST", "/api/token/exchange", {"access_token": realm.access_token(claims)})
     assert answer.status == 200, answer
     token: str = answer.body["token"]
@@ -230,7 +230,7 @@ def exchange(core: Program, realm: Realm, claims: dict[str, Any]) -> str:
 
 
 def token_of(name: str, core: Program, realm: Realm) -> str:
-    """A valid token of Core with the claims of this name."""
+    """Return a valid token of Core with the claims of this name."""
     if name != SERVICE:
         return exchange(core, realm, claims(name))
     request = {field: claims(name)[field] for field in ("calling_service", "target_service")}
@@ -239,13 +239,15 @@ def token_of(name: str, core: Program, realm: Realm) -> str:
 
 
 def forged(token: str) -> str:
-    """The token with another signature."""
+    """Return the token with another signature."""
     head, body, signature = token.split(".")
     return f"{head}.{body}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
 
 
 def form(value: Any) -> tuple[str, str] | None:
-    """The kind and the argument of one of the forms that tests/fixtures/README.md lists; None for a plain value."""
+    """Return the kind and the argument of one of the forms that tests/fixtures/README.md lists, or None for a plain
+    value.
+    """
     if isinstance(value, dict) and len(value) == 1:
         [(kind, argument)] = value.items()
         if kind.startswith("$"):
@@ -254,7 +256,7 @@ def form(value: Any) -> tuple[str, str] | None:
 
 
 def made(value: Any, core: Program, realm: Realm) -> Any:
-    """A value of a request: a token where the fixture asks for one."""
+    """Return a value of a request: a token where the fixture asks for one."""
     if (found := form(value)) is None:
         return value
     kind, name = found
@@ -271,7 +273,7 @@ def made(value: Any, core: Program, realm: Realm) -> Any:
 
 
 def send(exchange: Exchange, core: Program, realm: Realm) -> Answer:
-    """Sends the request of an exchange."""
+    """Send the request of an exchange."""
     headers, body = dict(exchange.headers), exchange.body
     if isinstance(body, dict):
         body = {field: made(value, core, realm) for field, value in body.items()}
@@ -335,7 +337,7 @@ def test_tokens_have_the_claims_of_the_real_ones(name: str, core: Program, realm
 
 
 def verified(token: str, core: Program) -> dict[str, Any]:
-    """The claims, after checking the signature with the key that Core publishes."""
+    """Return the claims, after checking the signature with the key that Core publishes."""
     keys = jwt.PyJWKSet.from_dict(core.ask("GET", "/.well-known/jwks.json").body).keys
     found: dict[str, Any] = jwt.decode(token, keys[0].key, algorithms=["RS256"], issuer="hivematrix-core")
     return found
@@ -436,7 +438,7 @@ PAGE = """<!doctype html><html lang="en" data-theme="x"><head><title>Notes</titl
 
 
 def session_cookie(token: str) -> str:
-    """The cookie of a user who is logged in at the gateway, signed with its key."""
+    """Return the cookie of a user who is logged in at the gateway, signed with its key."""
     content = base64.urlsafe_b64encode(json.dumps({"token": token}).encode()).decode().rstrip("=")
     return f"session={content}.{hmac.new(SECRET_KEY.encode(), content.encode(), 'sha256').hexdigest()}"
 

@@ -114,7 +114,7 @@ async def test_pages_of_two_searches_are_in_order_and_whole() -> None:
 
 
 def shown(*messages: str, service: str = "core") -> list[str]:
-    """What the page shows of MESSAGES of systemd's, the newest first."""
+    """Return what the page shows of MESSAGES of systemd's, the newest first."""
     events = [
         TimelineEvent(number, NOW, SYSTEMD, "INFO", message, kind_of_systemd(message), None, None)
         for number, message in enumerate(messages)

@@ -153,7 +153,7 @@ def public_pem() -> bytes:
 
 
 def keyed_with_the_public_key() -> str:
-    """The classic: HS256 with what everybody can fetch as its secret. Made by hand, since PyJWT refuses to."""
+    """Return the classic: HS256 with what everybody can fetch as its secret. Made by hand, since PyJWT refuses to."""
     signing = raw({"alg": "HS256", "typ": "JWT", "kid": KID}, json.dumps(GOOD).encode()).rpartition(".")[0]
     signature = hmac.new(public_pem(), signing.encode(), hashlib.sha256).digest()
     return f"{signing}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"

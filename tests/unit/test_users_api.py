@@ -343,7 +343,7 @@ def test_two_at_once_cannot_remove_the_last_two(tmp_path: Path) -> None:
 
 
 def at_once(work: list[Callable[[], object]]) -> list[DeniedError]:
-    """Does WORK in threads that begin together; the refusals are returned."""
+    """Do WORK in threads that begin together; the refusals are returned."""
     refused: list[DeniedError] = []
     start = threading.Barrier(len(work))
 

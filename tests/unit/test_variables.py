@@ -20,7 +20,7 @@ TEMPLATES = template_environment(TOP / "units")
 
 
 def environment(text: str, name: str, mode: Mode = "production") -> dict[str, str]:
-    """The variables in the unit of service NAME, in a suite of TEXT."""
+    """Return the variables in the unit of service NAME, in a suite of TEXT."""
     registry = suite(text)
     given = {"keycloak": keycloak_environment(8080, "127.0.0.1:5499/keycloak", "https://localhost/keycloak")}
     setup = Setup(layout({}, Path("/home/hive"), 1000, TOP), Settings(), Host(252, True), "hive", given)

@@ -20,7 +20,7 @@ _IMPORTS = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*["'](\.{1,2}/[^"']+)["']""
 
 
 def imported(path: Path, found: set[Path] | None = None) -> set[Path]:
-    """PATH and all scripts that it imports, at once or later."""
+    """Return PATH and all scripts that it imports, at once or later."""
     found = set() if found is None else found
     if path not in found:
         found.add(path)
@@ -60,7 +60,7 @@ def test_what_scripts_import_is_there() -> None:
 
 @pytest.fixture(scope="module")
 def minified(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files as the package has them."""
+    """Return the files as the package has them."""
     assert shutil.which("esbuild"), "apt install esbuild"
     directory = tmp_path_factory.mktemp("minified") / "static"
     shutil.copytree(STATIC, directory)

@@ -62,7 +62,7 @@ class Served:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def send(self, *parts: bytes) -> "Reply":
-        """What comes back for PARTS, sent with pauses, until the connection ends or nothing more comes."""
+        """Return what comes back for PARTS, sent with pauses, until the connection ends or nothing more comes."""
         reader, writer = await self.connect()
         for part in parts:
             writer.write(part)
@@ -98,8 +98,9 @@ class Reply:
 
 
 async def read_reply(reader: asyncio.StreamReader, raw: bytes = b"") -> Reply:
-    """The reply that begins with RAW, which was read already. Where it is the last one of its connection, the end of
-    that is waited for as well.
+    """Return the reply that begins with RAW, which was read already.
+
+    Where it is the last one of its connection, the end of that is waited for as well.
     """
     closed = False
     with suppress(TimeoutError):
@@ -116,7 +117,7 @@ async def read_reply(reader: asyncio.StreamReader, raw: bytes = b"") -> Reply:
 
 
 def complete(raw: bytes) -> bool:
-    """Whether RAW holds a whole final response."""
+    """Return whether RAW holds a whole final response."""
     if raw.startswith(b"HTTP/1.1 100 "):
         raw = raw.partition(b"\r\n\r\n")[2]
     head, end, rest = raw.partition(b"\r\n\r\n")
@@ -126,7 +127,7 @@ def complete(raw: bytes) -> bool:
 
 @pytest.fixture
 async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    """A server that cuts nobody off for being slow; tests of its limits lower them."""
+    """Yield a server that cuts nobody off for being slow; tests of its limits lower them."""
     monkeypatch.setattr(connection, "HEADER_SECONDS", 600.0)
     monkeypatch.setattr(body, "READ_SECONDS", 600.0)
     handlers = Handlers()

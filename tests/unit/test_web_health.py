@@ -155,7 +155,7 @@ async def get(stood: Stood, path: str) -> tuple[int, Any]:
 async def checks_once(
     stood: Stood, monkeypatch: pytest.MonkeyPatch, right: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
-    """The checks of the first report that is RIGHT. On a busy machine any check may be late in others."""
+    """Return the checks of the first report that is RIGHT. On a busy machine any check may be late in others."""
     monkeypatch.setattr(health_report, "REPORT_MAX_AGE", -1.0)
     checks: dict[str, Any] = {}
     async with asyncio.timeout(WITHIN):

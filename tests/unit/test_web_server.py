@@ -67,7 +67,7 @@ TABLE = (
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Path, int]]:
-    """The unix socket and the TCP port of a running server."""
+    """Yield the unix socket and the TCP port of a running server."""
     path, port = tmp_path / "run" / "helm.sock", free_port()
     server = HttpServer(application(TABLE), path, holder_of)
     await server.start("127.0.0.1", port)
