@@ -5,6 +5,7 @@ machine as the last stage left it, hence their order.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,6 +136,32 @@ def test_lintian_finds_nothing(packages: Packages) -> None:
     """--lintian fails on an error or a warning; this is that it ran, and on what."""
     assert "running lintian" in packages.said
     assert packages.second.name == packages.first.name.replace("_all", "+1_all")
+
+
+def test_the_same_files_are_built_once(tmp_path: Path) -> None:
+    """By a program in the place of the one that builds, which packs something else each time."""
+    checkout, programs = tmp_path / "checkout", tmp_path / "bin"
+    for name in ("scripts", "debian"):
+        shutil.copytree(TOP / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    programs.mkdir()
+    version = "$(dpkg-parsechangelog --show-field Version)"
+    builder = programs / "dpkg-buildpackage"
+    builder.write_text(f"#!/bin/sh\nmktemp -u > ../hivematrix-helm_{version}_all.deb\n")
+    builder.chmod(0o755)
+
+    def built(*words: str) -> str:
+        path = f"PATH={programs}:{os.environ['PATH']}"
+        done = run(["env", path, str(checkout / "scripts/build-deb"), *words], timeout=120)
+        assert done.code == 0, done.text
+        return Path(done.out.splitlines()[-1]).read_text()
+
+    first, suffixed = built(), built("--suffix", "+1")
+    assert (built(), built("--suffix", "+1")) == (first, suffixed)
+    (checkout / "scripts/added").touch()
+    other = built()
+    assert len({first, suffixed, other}) == 3
+    (checkout / "scripts/added").chmod(0o755)
+    assert built() not in (first, other)
 
 
 def test_manual_pages_and_completions_are_installed(installed: Machine) -> None:
