@@ -1,6 +1,5 @@
 """Who listens on a TCP port: read from ``/proc/net/tcp`` and the open files of processes (proc(5))."""
 
-import errno
 import os
 import socket
 import sys
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from helmd.health.address import EVERY, local_addresses
 from helmd.health.control_group import ROOTS
+from helmd.health.port_binding import is_bound
 from helmd.health.sock_diag import LISTEN, address_text, sockets
 from helmd.model.printable import printable
 
@@ -160,31 +160,18 @@ def holder_of(port: int) -> Holder | None:
 def conflict(host: str, port: int) -> Holder | None:
     """Return who keeps a service whose URL has HOST from listening on PORT, or None if its bind(2) would succeed.
 
-    It is tried: only the kernel knows of wildcard addresses, IPV6_V6ONLY and SO_REUSEPORT of the others. With the
-    latter set here as well, a shared port does not count as a conflict. A name with several local addresses is in
-    conflict when all of them are.
+    A name with several local addresses is in conflict when all of them are.
     """
     if host in EVERY:
         wanted = [host]
     else:
         wanted = [str(info[4][0]) for info in local_addresses(host, port, time.monotonic() + _LOOKUP)]
-    if not wanted or not all(_taken(address, port) for address in wanted):
+    if not wanted or not all(is_bound(address, port) for address in wanted):
         return None
     for address in wanted:
         if holders := holders_of(port, address):
             return holders[0]
     return Holder(0, "", "", os.getuid())
-
-
-def _taken(address: str, port: int) -> bool:
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            tried.bind((address, port))
-    except OSError as problem:
-        return problem.errno == errno.EADDRINUSE
-    return False
 
 
 def unit_listeners(control_group: str) -> list[ListeningSocket]:

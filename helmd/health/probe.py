@@ -1,9 +1,8 @@
 """The probe: checks the health of a service over its port.
 
-As a program it is the ``ExecStartPost=`` of every unit that Helm renders: it asks until the answer is good, the main
-process ends, or the time is up, so that a unit is active only once its service is healthy. It runs as
-``/usr/libexec/hivematrix-helm/probe KEY=VALUE...`` and imports little, because it competes with the service for the
-processor.
+As a program it goes on where `helmd.health.start_probe` leaves off: it asks until the answer is good, the main process
+ends, or the time is up, so that a unit is active only once its service is healthy. It imports little, because it
+competes with the service for the processor. Units that Helm 1.0 has rendered run it by its path.
 """
 
 import sys
@@ -22,29 +21,16 @@ from urllib.parse import urlsplit
 from helmd.health.address import LOOPBACK, addresses, local_addresses
 from helmd.health.control_group import own_control_group
 from helmd.health.listeners import unit_listeners
-from helmd.model.units.health import (
-    HEALTHY,
-    NOT_HEALTHY,
-    NOT_YET,
-    UNHEALTHY,
-    USER_AGENT,
-    HealthVerdict,
-    Probe,
-    judge,
-)
+from helmd.health.start_probe import ANSWERED_PAUSE, FIRST_PAUSE, MAX_ANSWER, SAID_AFTER
+from helmd.model.units.health import HEALTHY, NOT_HEALTHY, NOT_YET, PROCESS_RUNS, UNHEALTHY, HealthVerdict, Probe, judge
+from helmd.model.units.health_request import code_of, is_complete, request_for, response_header
 
 if TYPE_CHECKING:
     import ssl
 
-MAX_ANSWER = 1 << 16
-FIRST_PAUSE = 0.025
 LATER_PAUSE = 0.1
 EAGER = 15.0
 """For this long (seconds) a port on which nothing listens is asked every FIRST_PAUSE, then every LATER_PAUSE."""
-ANSWERED_PAUSE = 0.5
-"""Seconds between two requests to a service that is not healthy yet, but listens: each is a line in its log."""
-SAID_AFTER = 5.0
-"""After how many seconds a starting service's answer is printed that may never change, such as 404."""
 MOST_SAID = 5
 """How many different ones are printed."""
 NOTHING_LISTENS = "nothing listens on"
@@ -76,7 +62,7 @@ def run_probe(probe: Probe) -> HealthVerdict:
 def _attempt(probe: Probe) -> tuple[HealthVerdict, bool]:
     """Make one check; return its verdict, and whether anything listens on the port."""
     if probe.check == "process":
-        return HealthVerdict(HEALTHY, "its process runs"), True
+        return PROCESS_RUNS, True
     deadline = time.monotonic() + probe.timeout
     try:
         if probe.check == "port":
@@ -235,18 +221,15 @@ def _shown(address: tuple[Any, ...]) -> str:
 
 
 def _get(probe: Probe, deadline: float) -> _Answer:
-    """Return the response. HTTP/1.0: a plain body until the end (RFC 1945). Raises NoAnswerError."""
+    """Return the response. Raises NoAnswerError."""
     parts = urlsplit(probe.url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    request = (
-        f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\nAccept: application/json\r\nUser-Agent: {USER_AGENT}\r\n\r\n"
-    )
     received, broken = b"", ""
     with _connect(probe, deadline) as connection:
         try:
             connection.settimeout(_remaining(deadline))
-            connection.sendall(request.encode())
-            while len(received) < MAX_ANSWER and not _complete(received):
+            connection.sendall(request_for(target, parts.netloc))
+            while len(received) < MAX_ANSWER and not is_complete(received):
                 connection.settimeout(_remaining(deadline))
                 if not (chunk := connection.recv(16384)):
                     break
@@ -255,11 +238,9 @@ def _get(probe: Probe, deadline: float) -> _Answer:
             raise NoAnswerError(f"no answer within {probe.timeout:g} s") from None
         except OSError as problem:
             broken = f"the connection broke ({problem.strerror or problem})"
-    head, _, body = received.partition(b"\r\n\r\n")
-    first, *lines = head.split(b"\r\n")
-    words = first.split()
-    if len(words) >= 2 and words[0].startswith(b"HTTP/") and words[1].isdigit() and len(words[1]) == 3:
-        return _Answer(int(words[1]), _header(lines, b"location"), body)
+    if (code := code_of(received)) is not None:
+        head, _, body = received.partition(b"\r\n\r\n")
+        return _Answer(code, response_header(head, b"location"), body)
     if not _secure(probe) and _speaks_tls(probe, deadline):
         raise NoAnswerError(f"no HTTP answer {_WANTS_TLS}")
     if received:
@@ -267,35 +248,21 @@ def _get(probe: Probe, deadline: float) -> _Answer:
     raise NoAnswerError(broken or "the connection was closed unanswered")
 
 
-def _header(lines: list[bytes], wanted: bytes) -> str:
-    """Return the first value of a header; empty without one."""
-    for line in lines:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == wanted:
-            return value.strip().decode("latin-1")
-    return ""
-
-
-def _complete(received: bytes) -> bool:
-    """Return whether the announced length is there, so that a server that keeps the connection open is not
-    waited for.
-    """
-    head, blank, body = received.partition(b"\r\n\r\n")
-    if not blank:
-        return False
-    length = _header(head.split(b"\r\n")[1:], b"content-length")
-    return length.isdecimal() and len(length) < 20 and len(body) >= int(length)
-
-
 def wait(
-    probe: Probe, main_pid: int, within: float, settle: float, say: Callable[[str], object] = print
+    probe: Probe,
+    main_pid: int,
+    within: float,
+    settle: float,
+    say: Callable[[str], object] = print,
+    began: float | None = None,
 ) -> HealthVerdict | None:
-    """Ask until the service counts as started, or WITHIN seconds are up; return None when its main process ends.
+    """Ask until the service counts as started, or WITHIN seconds are up since now, or since BEGAN (time.monotonic());
+    return None when its main process ends.
 
     A service without a port counts as started when it has lived for SETTLE seconds. SAY is called with what keeps it
     from being healthy after SAID_AFTER seconds, and when that changes; not while nothing of it listens yet.
     """
-    begun = time.monotonic()
+    begun = time.monotonic() if began is None else began
     try:
         watched = os.pidfd_open(main_pid) if main_pid else -1
     except ProcessLookupError:
@@ -334,8 +301,11 @@ def elsewhere(probe: Probe, listening: bool, control_group: str) -> str:
     return f"; it listens on {shown}: set port to that one, or make it listen on {probe.port}"
 
 
-def main(words: list[str]) -> int:
-    """Exit code 0 once it counts as started, 1 when it doesn't in time, 2 when its main process ended."""
+def main(words: list[str], began: float | None = None) -> int:
+    """Exit code 0 once it counts as started, 1 when it doesn't in time, 2 when its main process ended.
+
+    BEGAN is the time (time.monotonic()) from which on it is given time, if not from now on.
+    """
     given = dict(word.split("=", 1) for word in words)
     expect = tuple(int(code) for code in given.get("expect", "").split(",") if code)
     probe = Probe(
@@ -353,7 +323,7 @@ def main(words: list[str]) -> int:
     def say(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
-    verdict = wait(probe, main_pid, within, float(given.get("settle", 0.1)), say)
+    verdict = wait(probe, main_pid, within, float(given.get("settle", 0.1)), say, began)
     if verdict is None:
         return 2
     if verdict.started:

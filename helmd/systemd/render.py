@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from helmd.health.target import probe_words, url_host
+from helmd.health.target import probe_of, probe_words, url_host
 from helmd.keycloak import launch
 from helmd.keycloak.distribution.unpack import WRITABLE
 from helmd.model.config.settings import Settings
@@ -152,16 +152,16 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         places.append(home)
         environment["HOME"] = str(home)
     environment |= common["environment"]
-    prestart = [str(layout.libexec / "prestart")]
+    checks = []
     if service.port is not None:
-        prestart += [f"port={service.port}", f"host={url_host(service)}"]
+        checks += [f"port={service.port}", f"host={url_host(service)}"]
     if service.services_json:
-        prestart += [f"discovery={layout.discovery_file}", f"directory={directory}"]
+        checks += [f"discovery={layout.discovery_file}", f"directory={directory}"]
     needed = [registry[name] for name in service.depends_on if not registry[name].external]
     recovery, block = [], []
     if (module := layout.module_of(directory)) is not None:
         recovery, block = [RECOVER_UNIT], [str(module.start_block)]
-        prestart.append(f"blocked={module.start_block}")
+        checks.append(f"blocked={module.start_block}")
     return {
         **common,
         "environment": environment,
@@ -181,10 +181,10 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         "command": with_streams(service, command),
         # With mixed, only the main process is asked to end: a shell does so at once, and what it runs is killed.
         "kill_mode": "control-group" if command and stays_in_shell(command, directory) else "mixed",
-        "prestart": prestart,
+        "prestart": [str(layout.libexec / "prestart"), *checks] if checks else [],
         "pre_start": extra_command(service, mode, service.pre_start, layout, needs),
         "reload_command": extra_command(service, mode, service.reload_command, layout, needs),
-        "probe": [str(layout.libexec / "probe"), *probe_words(service)],
+        "probe": _probe(service, layout),
         "writable": [str(place) for place in places],
         "readable": [
             str(layout.discovery_file),
@@ -196,6 +196,13 @@ def _context(service: Service, registry: Registry, mode: Mode, setup: Setup) -> 
         ],
         "shared_memory": service.type != "postgres",
     }
+
+
+def _probe(service: Service, layout: Layout) -> list[str]:
+    """Return the command that ends once SERVICE counts as started."""
+    if probe_of(service, starting=True).check == "process":
+        return [str(layout.libexec / "wait-process")]
+    return [str(layout.libexec / "probe"), *probe_words(service)]
 
 
 def _common(service: Service, mode: Mode, setup: Setup) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from helmd.model.logs.entry import LogRow
-from helmd.model.units.health import USER_AGENT
+from helmd.model.units.health_request import USER_AGENT
 from helmd.operations.monitoring import recording
 from helmd.operations.monitoring.line_rates import LineRates
 from helmd.operations.monitoring.recording import Recorder

@@ -49,7 +49,12 @@ SUBPACKAGES: dict[str, set[str]] = {
     "model.metrics": {"model.logs.retention"},
     "model.modules": {"model.config", "model.suite", "model.units.hardening"},
     "model.logs.query_language": {"model.logs.entry", "model.logs.level"},
-    "model.logs.parsing": {"model.config", "model.ingest.own_entries", "model.suite.names", "model.units.health"},
+    "model.logs.parsing": {
+        "model.config",
+        "model.ingest.own_entries",
+        "model.suite.names",
+        "model.units.health_request",
+    },
     "model.security": {"model.api", "model.config", "model.identity", "model.suite", "model.units"},
     "model.suite": {"model.config"},
     "model.units": {"model.suite"},

@@ -15,15 +15,18 @@ from pathlib import Path
 import pytest
 
 from helmd.health import probe as probe_module
-from helmd.health.probe import MAX_ANSWER, run_probe, wait
+from helmd.health.probe import run_probe, wait
+from helmd.health.start_probe import MAX_ANSWER, is_simple, wait_simply
 from helmd.health.target import probe_of, probe_words
 from helmd.model.suite.service import Health, Service
-from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, USER_AGENT, Probe
+from helmd.model.units.health import DEGRADED, HEALTHY, UNHEALTHY, Probe
+from helmd.model.units.health_request import USER_AGENT
 from tests.free_ports import free_port
-from tests.waiting import WITHIN
+from tests.waiting import WITHIN, until
 
 TOP = Path(__file__).resolve().parents[2]
 PROGRAM = TOP / "packaging/libexec/probe"
+WAIT_PROCESS = TOP / "packaging/libexec/wait-process"
 Serve = Callable[[Callable[[socket.socket], None]], int]
 
 
@@ -232,10 +235,38 @@ def test_a_service_without_a_port_has_to_live_briefly(monkeypatch: pytest.Monkey
     process.wait()
 
 
-def run(pid: int, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run the program as units do."""
-    command = [str(PROGRAM), *words]
+def run(pid: int, *words: str, program: Path = PROGRAM) -> "subprocess.CompletedProcess[str]":
+    """Run a program as units do."""
+    command = [str(program), *words]
     return subprocess.run(command, env={"MAINPID": str(pid)}, capture_output=True, text=True, timeout=60)
+
+
+def test_the_program_for_a_service_without_a_port() -> None:
+    begun = time.monotonic()
+    done = run(os.getpid(), program=WAIT_PROCESS)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - begun >= 0.1
+    process = sleeper()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    done = run(process.pid, program=WAIT_PROCESS)
+    assert (done.returncode, done.stderr) == (2, ""), "it has ended, and nobody has noticed"
+    process.wait()
+    done = run(process.pid, program=WAIT_PROCESS)
+    assert (done.returncode, done.stderr) == (2, ""), "it is gone"
+
+
+def test_a_process_s_name_does_not_confuse_the_program(tmp_path: Path) -> None:
+    """A process chooses its name, which is in the line that has its state."""
+    name = ") Z 1 ("
+    (tmp_path / name).symlink_to("/usr/bin/sleep")
+    process = subprocess.Popen([tmp_path / name, "100"])
+    try:
+        until(lambda: name in Path(f"/proc/{process.pid}/stat").read_text())
+        assert run(process.pid, program=WAIT_PROCESS).returncode == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_program(serve: Serve) -> None:
@@ -252,12 +283,26 @@ def test_the_program(serve: Serve) -> None:
     assert run(gone.pid, *probe_words(service)).returncode == 2
 
 
-def test_the_program_imports_little() -> None:
-    """It runs beside every start, so what it loads delays every start."""
-    code = f"import sys; sys.path.insert(0, {str(TOP)!r}); import helmd.health.probe; print(*sys.modules)"
-    done = subprocess.run(["/usr/bin/python3", "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    assert not loaded & {
+def loaded_after(statements: str) -> set[str]:
+    """The modules that an isolated interpreter has loaded after STATEMENTS."""
+    code = f"import sys; sys.path.insert(0, {str(TOP)!r}); {statements}; print(*sys.modules)"
+    command = ["/usr/bin/python3", "-I", "-S", "-Xutf8", "-c", code]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_the_programs_of_units_import_next_to_nothing(serve: Serve, tmp_path: Path) -> None:
+    """They run beside every start, so what they load delays every start."""
+    port = serve(answering(b"HTTP/1.0 200 OK\r\n\r\n"))
+    words = probe_words(Service("x", port=port, health=Health(timeout=WITHIN)))
+    (tmp_path / "source").touch()
+    before = [f"port={free_port()}", "host=localhost", f"discovery={tmp_path}/source", f"directory={tmp_path}"]
+    for program, given in (("helmd.health.start_probe", words), ("helmd.systemd.prestart", before)):
+        loaded = loaded_after(f"from {program} import main; assert main({given!r}) == 0")
+        assert program in loaded and not loaded & {"collections", "enum", "re", "socket", "typing"}
+
+
+def test_the_probe_imports_little() -> None:
+    assert not loaded_after("import helmd.health.probe") & {
         "json",
         "ssl",
         "http.client",
@@ -285,6 +330,81 @@ def test_which_probe_a_service_wants() -> None:
     assert probe_words(quiet) == ["check=process", "timeout=2", "within=60"]
     port = Service("db", port=5433, health=Health(check="port"))
     assert probe_of(port).asked == "port 5433"
+
+
+SIMPLE = {"check": "http", "url": "http://localhost:5000/health", "port": "5000"}
+
+
+@pytest.mark.parametrize(
+    ("given", "simple"),
+    [
+        ({}, True),
+        ({"url": "http://0.0.0.0:5000/up?deep=1"}, True),
+        ({"check": "port", "url": "http://127.0.0.1"}, True),
+        ({"check": "process", "url": ""}, False),
+        ({"check": "realm", "realm": "desk"}, False),
+        ({"url": "https://localhost:5000/health"}, False),
+        ({"url": "http://127.0.0.2:5000/health"}, False),
+        ({"url": "http://[::1]:5000/health"}, False),
+        ({"url": "http://desk.example/health"}, False),
+        ({"url": "http://localhost:5000@desk.example/health"}, False),
+        ({"url": "http://localhost?to=/health"}, False),
+        ({"port": "0"}, False),
+    ],
+    ids=str,
+)
+def test_which_checks_the_program_makes_by_itself(given: dict[str, str], simple: bool) -> None:
+    assert is_simple({**SIMPLE, **given}) == simple
+
+
+def test_a_simple_check_makes_the_same_request(serve: Serve) -> None:
+    seen: list[bytes] = []
+
+    def handle(connection: socket.socket) -> None:
+        seen.append(connection.recv(4096))
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+
+    port = serve(handle)
+    for url in (f"http://localhost:{port}", f"http://localhost:{port}/", f"http://0.0.0.0:{port}/up?deep=1"):
+        words = {**SIMPLE, "url": url, "port": str(port), "within": "9", "timeout": str(WITHIN)}
+        assert wait_simply(words, os.getpid(), time.monotonic()) == 0
+        assert run_probe(Probe(url=url, port=port, timeout=WITHIN)).state == HEALTHY
+        assert seen[-1] == seen[-2]
+
+
+@pytest.mark.parametrize(
+    ("response", "expect", "ended"),
+    [
+        (b"HTTP/1.1 204 X\r\n\r\n", "", 0),
+        (b'HTTP/1.1 200 X\r\n\r\n{"status": "degraded"}', "", 0),
+        (b"HTTP/1.1 429 X\r\n\r\n", "", 0),
+        (b"HTTP/1.1 401 X\r\n\r\n", "401,403", 0),
+        (b"HTTP/1.1 200 X\r\n\r\n", "401,403", None),
+        (b'HTTP/1.1 503 X\r\n\r\n{"status": "degraded"}', "", None),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "", None),
+        (b"", "", None),
+    ],
+    ids=str,
+)
+def test_a_simple_check_leaves_what_it_does_not_know_to_the_probe(
+    serve: Serve, response: bytes, expect: str, ended: int | None
+) -> None:
+    port = serve(answering(response))
+    given = {**SIMPLE, "url": f"http://localhost:{port}/", "port": str(port), "within": "9", "timeout": str(WITHIN)}
+    assert wait_simply({**given, "expect": expect} if expect else given, os.getpid(), time.monotonic()) == ended
+
+
+def test_a_simple_check_waits_while_nothing_listens() -> None:
+    port = free_port()
+    given = {**SIMPLE, "url": f"http://localhost:{port}/", "port": str(port), "within": str(WITHIN)}
+    with listening_at("::1", port):
+        assert wait_simply({**given, "check": "port"}, os.getpid(), time.monotonic()) == 0, "as Node takes it"
+    process = sleeper()
+    threading.Timer(0.2, process.kill).start()
+    assert wait_simply(given, process.pid, time.monotonic()) == 2
+    process.wait()
+    assert wait_simply(given, process.pid, time.monotonic()) == 2, "it had ended before"
+    assert wait_simply(given, os.getpid(), time.monotonic() - WITHIN) is None, "it may listen elsewhere"
 
 
 def test_a_starting_service_that_answers_is_asked_twice_a_second_at_most(serve: Serve) -> None:

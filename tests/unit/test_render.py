@@ -167,13 +167,15 @@ def test_order_and_readiness(account: Layout) -> None:
     assert one(core, "TimeoutStartSec") == "65", "systemd gives up after the probe, which knows why"
     job = units["hivematrix-job.service"]
     assert values(job, "After") == ["hivematrix-core.service"], "an external service has no unit"
+    waits = [f"{TOP}/packaging/libexec/wait-process"]
+    assert syntax.command(one(job, "ExecStartPost"), {}) == waits, "there is nothing to ask"
     store = units["helmd-postgres.service"]
     assert not values(store, "PartOf") and one(store, "WantedBy") == "default.target"
 
 
 def test_before_the_start(account: Layout) -> None:
-    words = syntax.command(one(rendered(account)["hivematrix-job.service"], "ExecStartPre"), {})
-    assert words == [f"{TOP}/packaging/libexec/prestart"], "a command gets services.json only if it asks for it"
+    job = rendered(account)["hivematrix-job.service"]
+    assert not values(job, "ExecStartPre"), "a command gets services.json only if it asks for it, and has no port"
     core = syntax.command(one(rendered(account)["hivematrix-core.service"], "ExecStartPre"), {})
     place = f"directory={account.data}/hivematrix-core"
     assert core[1:] == ["port=5000", "host=localhost", f"discovery={account.discovery_file}", place]

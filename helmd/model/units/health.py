@@ -1,6 +1,6 @@
 """Health of a service by its HTTP response: healthy, degraded or unhealthy.
 
-A degraded service works and counts as started. Imported by every unit's probe, so it imports little itself.
+A degraded service works and counts as started. Imported by the probe, so it imports little itself.
 """
 
 from collections.abc import Collection, Iterator
@@ -8,14 +8,12 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from helmd.model.printable import printable
+from helmd.model.units.health_request import WORKS_BUT_LIMITS, accepts
 
 HEALTHY = "healthy"
 DEGRADED = "degraded"
 UNHEALTHY = "unhealthy"
 UNKNOWN = "unknown"
-
-USER_AGENT = "HiveMatrix-Helm/health"
-"""Names Helm's health checks in the access logs of services, where they are recognized by it."""
 
 NOT_YET, NOT_HEALTHY = "not healthy yet", "not healthy within"
 """How the lines begin that the probe of a starting service prints."""
@@ -80,10 +78,14 @@ class HealthVerdict(NamedTuple):
         return self.state in (HEALTHY, DEGRADED)
 
 
+PROCESS_RUNS = HealthVerdict(HEALTHY, "its process runs")
+"""The verdict on a service without a port, of which nothing can be asked."""
+
+
 def judge(
     code: int,
     body: bytes,
-    expect: Collection[int] = (),
+    expect: tuple[int, ...] = (),
     realm: str = "",
     location: str = "",
     asked: str = "",
@@ -95,8 +97,8 @@ def judge(
     is the response's Location header, ASKED the URL that was requested; both only for the advice in the sentence.
     REQUIRES are the checks that the document of a healthy service must name.
     """
-    accepted = code in expect if expect else 200 <= code <= 299
-    if code == 429 and not accepted:
+    accepted = accepts(code, expect)
+    if code == WORKS_BUT_LIMITS and not accepted:
         return HealthVerdict(DEGRADED, "answered 429: it works, but limits requests, health checks among them")
     document = _document(body)
     if realm:

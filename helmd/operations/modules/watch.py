@@ -30,7 +30,7 @@ from helmd.model.layout import Layout
 from helmd.model.modules.gate import Answer, GatePolicy, Observation, gate_verdict
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry, Service
-from helmd.model.units.health import USER_AGENT
+from helmd.model.units.health_request import USER_AGENT
 from helmd.model.urls import origin_of
 from helmd.operations.configuration.load import load_formats
 from helmd.operations.identity.gateway_login import Gateway, GatewayBrowser, GatewayPageError

@@ -35,7 +35,7 @@ from helmd.model.logs.parsing.line_head import begins_with_head
 from helmd.model.logs.parsing.multiline import Joined, Joiner, Key, opens
 from helmd.model.logs.parsing.own_checks import OWN_CHECK_LEVEL, is_own_check
 from helmd.model.logs.parsing.parsed import Formats, Parsed, RunawayError, without_pattern
-from helmd.model.units.health import USER_AGENT
+from helmd.model.units.health_request import USER_AGENT
 
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
 EVER = 1 << 62

@@ -6,7 +6,7 @@ That a service is unhealthy is shown by its health; 5,760 lines a day at ERROR w
 from collections.abc import Collection
 
 from helmd.model.logs.parsing.formats import without_escapes
-from helmd.model.units.health import USER_AGENT
+from helmd.model.units.health_request import USER_AGENT
 
 OWN_CHECK_LEVEL = "DEBUG"
 """The level of such lines, whatever the response was."""
