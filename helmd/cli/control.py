@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import click
@@ -397,8 +398,10 @@ def _recorder(context: Context, verb: str, reason: str) -> Callable[[Step], None
     def recorded(step: Step) -> None:
         if job is not None:
             job.step(step)
+        if step.kind == "in_progress":
+            # What makes the record is loaded while systemd works. Not at the top: most commands change nothing.
+            import_module("helmd.journal.actions")
         if step.kind in ("done", "failed", "killed", "queued"):
-            # Not at the top: most commands change nothing.
             from helmd.journal.actions import record
             from helmd.journal.keys import JournalKeys
 

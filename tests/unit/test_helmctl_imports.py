@@ -60,7 +60,20 @@ def test_records_of_actions_are_written_and_read_without_what_they_do_not_need()
     """They are in most journals; entries that were posted while the store was unavailable are rare."""
     loaded = loaded_after("import helmd.cli.caller, helmd.journal.actions, helmd.model.ingest.own_entries")
     unneeded = {"helmd.model.ingest.body", "helmd.model.ingest.journal_codec", "helmd.model.logs.parsing.structured"}
+    unneeded |= {"hashlib", "hmac", "_hashlib", "_ssl"}
     assert not loaded & (unneeded | {"helmd.model.identity.audit", "helmd.model.identity.peer", "json"})
+
+
+def test_a_service_without_a_port_is_started_without_what_asks_ports() -> None:
+    effect = "CheckHealth(Probe('process'))"
+    driver = "Driver(None, list, print, lambda service, facts, since: '')"
+    loaded = loaded_after(
+        "from helmd.model.units.health import Probe\n"
+        "from helmd.operations.lifecycle.driver import CheckHealth, Driver\n"
+        f"def ask():\n    assert (yield {effect}).started\n"
+        f"{driver}.run(ask())"
+    )
+    assert not loaded & {"helmd.health.probe", "socket"}
 
 
 def test_lines_of_the_journal_are_read_without_the_registry() -> None:

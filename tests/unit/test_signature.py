@@ -1,5 +1,6 @@
 """Signatures of what Helm itself writes to the journal: what is believed, and what is not."""
 
+import hmac
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,16 @@ def test_what_helm_signed_is_read_back() -> None:
     found = read_own(action_fields(REQUEST, NOW), NOW + 5)
     assert found is not None
     assert (found.row.service_name, found.row.source, found.request, found.entries) == ("core", "helm", REQUEST, 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 32, 63, 64, 65, 200])
+def test_it_is_the_hmac_of_the_standard_library(size: int) -> None:
+    """For keys of any length, those that are hashed first among them (RFC 2104, section 2)."""
+    secret = random.Random(size).randbytes(size)
+    values = signed({"MESSAGE": "ä" * 10_000, "HIVEMATRIX_ACTION": "stop", "PRIORITY": ""}, SigningKey(0, secret), NOW)
+    given = values.pop(HMAC_FIELD).decode()
+    text = b"".join(f"{name}={len(values[name])}\n".encode() + values[name] for name in sorted(values))
+    assert given == hmac.new(secret, text, "sha256").hexdigest()
 
 
 def changed(name: str, value: Value) -> Callable[[Fields], Fields]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from helmd.model.suite.names import TARGET
 from helmd.model.suite.service import Service
+from helmd.model.units.health import PROCESS_RUNS
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.lifecycle.effects import (
     CheckHealth,
@@ -62,6 +63,8 @@ class Driver:
             case ReadUnit(unit):
                 return self._manager.facts(unit)
             case CheckHealth(probe):
+                if probe.check == "process":
+                    return PROCESS_RUNS
                 from helmd.health.probe import run_probe
 
                 return run_probe(probe)
