@@ -8,7 +8,7 @@ file descriptor.
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -26,18 +26,6 @@ PROPERTIES = b"org.freedesktop.DBus.Properties"
 NO_MEMORY_FIGURE = (1 << 64) - 1
 NEVER = (1 << 64) - 1
 """systemd's USEC_INFINITY: no such time."""
-_WHILE_RUNNING = (
-    (UNIT_INTERFACE, b"FragmentPath"),
-    (UNIT_INTERFACE, b"DropInPaths"),
-    (UNIT_INTERFACE, b"NeedDaemonReload"),
-    (UNIT_INTERFACE, b"ActiveEnterTimestamp"),
-    (UNIT_INTERFACE, b"StateChangeTimestamp"),
-    (SERVICE_INTERFACE, b"MainPID"),
-    (SERVICE_INTERFACE, b"NRestarts"),
-    (SERVICE_INTERFACE, b"ExecMainStartTimestamp"),
-    (SERVICE_INTERFACE, b"ControlGroup"),
-)
-"""The properties that matter of a service that is running and was not restarted."""
 
 Result = TypeVar("Result")
 
@@ -215,6 +203,12 @@ class Manager:
         found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
         return {_text(row[0]): (_text(row[3]), _text(row[4])) for row in found or ()}
 
+    def running_services(self, pattern: str) -> dict[str, bytes]:
+        """Return the object paths of services that match PATTERN, run, and have no job, by unit."""
+        found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode()])
+        states = (b"loaded", b"active", b"running")
+        return {_text(row[0]): row[6] for row in found or () if row[2:5] == states and not row[7]}
+
     def unit_files_like(self, *patterns: str) -> list[str]:
         """Return names of installed unit files that match PATTERNS."""
         found = self._call("ListUnitFilesByPatterns", "asas", [], [pattern.encode() for pattern in patterns])
@@ -226,24 +220,6 @@ class Manager:
         triggers = (_text(each) for each in found.get(b"TriggeredBy", ()))
         timer = next((each for each in triggers if each.endswith(".timer")), None)
         return facts_of(unit, found, self._all(timer) if timer else {})
-
-    def facts_in_brief(self, units: Sequence[str]) -> dict[str, UnitFacts]:
-        """Return the facts of many UNITS of the suite, for a table of them.
-
-        Of a service that runs, only what `_WHILE_RUNNING` has is read, since all of its 450 properties take the manager
-        3 ms. They are read one after the other, so this is not for deciding what to do with a unit.
-        """
-        listed = self._call("ListUnitsByPatterns", "asas", [], [b"hivematrix-*.service"]) or ()
-        states = (b"loaded", b"active", b"running")
-        running = {_text(row[0]): row[6] for row in listed if row[2:5] == states and not row[7]}
-        return {unit: self._in_brief(unit, running[unit]) if unit in running else self.facts(unit) for unit in units}
-
-    def _in_brief(self, unit: str, path: bytes) -> UnitFacts:
-        found: dict[bytes, Any] = {b"LoadState": b"loaded", b"ActiveState": b"active", b"SubState": b"running"}
-        for interface, name in _WHILE_RUNNING:
-            found[name] = self._call("Get", "ss", interface, name, path=path, interface=PROPERTIES)
-        # One that has ended meanwhile, or was restarted by systemd, has more to say.
-        return facts_of(unit, found, {}) if found[b"MainPID"] and not found[b"NRestarts"] else self.facts(unit)
 
     def _all(self, unit: str) -> dict[bytes, Any]:
         # The manager loads a unit that is asked for by its path, as `systemctl show` does.

@@ -28,10 +28,11 @@ for name, text in rendered(context.suite, context.layout, context.settings, mode
 BRIEF = """
 import sys
 sys.path.insert(0, "/usr/share/hivematrix-helm")
+from helmd.systemd.brief_facts import facts_in_brief
 from helmd.systemd.bus import Manager
 manager = Manager()
 units = [*manager.units_like("hivematrix-*.service"), "hivematrix-nobody.service"]
-brief = manager.facts_in_brief(units)
+brief = facts_in_brief(manager, units)
 SHOWN = (
     "load_state active_state sub_state fragment drop_ins need_reload main_pid restarts active_since changed_at "
     "started_at ended_at exit_code control_group oneshot timer next_run running_since exists active job"
@@ -60,6 +61,15 @@ def test_facts_in_brief_are_those_of_all_properties(demo: Sandbox) -> None:
         until(lambda: read()[1] == "[]", 60)
     finally:
         demo.shell("systemctl --user stop hivematrix-gone")
+    # One whose files have changed since they were loaded.
+    drop_in = f"{ADMIN_UNITS}/hivematrix-core.service.d/later.conf"
+    demo.shell(f"mkdir -p $(dirname {drop_in}); printf '[Service]\nNice=1\n' > {drop_in}")
+    try:
+        until(lambda: read()[1] == "[]", 60)
+        assert "core: its unit changed on disk" in demo.helmctl("status", "core").text
+    finally:
+        demo.shell(f"rm {drop_in}; rmdir $(dirname {drop_in}); {reload}")
+    assert "changed on disk" not in demo.helmctl("status", "core").text
 
 
 def test_systemd_verifies_what_is_installed(demo: Sandbox) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from threading import Thread
+from threading import Semaphore, Thread
 
 from helmd.health.probe import run_probe
 from helmd.health.target import probe_of
@@ -14,9 +14,12 @@ from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import UNHEALTHY, UNKNOWN, HealthVerdict
 from helmd.model.units.unit_state import UnitFacts, oneshot_verdict, sum_up
 from helmd.modules.start_block import why_blocked
+from helmd.systemd.brief_facts import facts_in_brief
 from helmd.systemd.bus import Manager
 
 UNREGISTERED = "not in the registry"
+_ANOTHER_AFTER = 0.01
+"""Seconds without the end of a health check after which one more is made beside those that are not done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,16 @@ def look(
 ) -> list[View]:
     """Return the state of the services NAMES. Health checks of active services run in parallel.
 
-    With BRIEF, the facts of a service are those of `Manager.facts_in_brief`.
+    With BRIEF, the facts of a service are those of `facts_in_brief`.
     """
     known = [registry[name] if name in registry else Service(name=name, type="command") for name in names]
     units = [unit_of(s.name) for s in known if not s.external]
-    found = manager.facts_in_brief(units) if brief else {unit: manager.facts(unit) for unit in units}
+    found = facts_in_brief(manager, units) if brief else {unit: manager.facts(unit) for unit in units}
     facts = {s.name: found.get(unit_of(s.name)) or UnitFacts(unit_of(s.name)) for s in known}
     asked = [
         s for s in known if s.name in registry and (s.external or (facts[s.name].active and not facts[s.name].oneshot))
     ]
-    verdicts = _ask_all({s.name: partial(check, s, layout) for s in asked})
+    verdicts = ask_all({s.name: partial(check, s, layout) for s in asked})
     at = time.time() if now is None else now
     views = []
     for service in known:
@@ -79,15 +82,27 @@ def check(service: Service, layout: Layout) -> HealthVerdict:
     return run_probe(probe_of(service))
 
 
-def _ask_all(checks: Mapping[str, Callable[[], HealthVerdict]]) -> dict[str, HealthVerdict]:
+def ask_all(checks: Mapping[str, Callable[[], HealthVerdict]]) -> dict[str, HealthVerdict]:
+    """Return the verdicts of CHECKS, made in parallel as far as they take long: most take less than a thread does."""
     found: dict[str, HealthVerdict] = {}
+    pending = list(checks.items())
+    ended = Semaphore(0)
 
-    def ask_one(name: str, ask: Callable[[], HealthVerdict]) -> None:
-        found[name] = ask()
+    def ask() -> None:
+        while pending:
+            try:
+                name, ask_one = pending.pop()
+            except IndexError:
+                return
+            try:
+                found[name] = ask_one()
+            finally:
+                ended.release()
 
-    threads = [Thread(target=ask_one, args=item, daemon=True) for item in checks.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    if checks:
+        Thread(target=ask, daemon=True).start()
+    for _ in checks:
+        while not ended.acquire(timeout=_ANOTHER_AFTER):
+            if pending:
+                Thread(target=ask, daemon=True).start()
     return {name: found.get(name, HealthVerdict(UNHEALTHY, "could not be asked")) for name in checks}
