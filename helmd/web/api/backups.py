@@ -1,4 +1,4 @@
-"""Backups: those that there are, and making one as a job. Restoring is for helmctl, and archives are not served."""
+"""Listing backups, and making one as a job. They are restored by helmctl, and archives are not served."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The settings of one service: as they are written, and changes of them, which a job applies."""
+"""The settings of one service as in the files, and changes of them, which a job applies."""
 
 import asyncio
 from dataclasses import replace
@@ -45,7 +45,7 @@ class ServiceConfigs:
         )
         note_change(request, reason=body.reason, detail=f"{DRY_RUN}{what}" if dry_run else what)
         changing = asyncio.to_thread(change_service_config, self._places, name, body, etags, dry_run=dry_run)
-        # It is at its end soon; a client that goes away meanwhile does not keep what was written from being applied.
+        # The job ends soon; the change is applied even if the client disconnects meanwhile.
         changed, etag = await asyncio.shield(changing)
         headers = {"ETag": etag}
         if dry_run or not body.apply:

@@ -29,11 +29,11 @@ from helmd.web.http.problems import json_response, prefix_of, problem
 from helmd.web.http.validation import read_request
 
 PROXY_SECONDS = 20.0
-"""For which a request through a proxy is waited for: the gateway ends one after 30 s without a byte."""
+"""Maximum duration in seconds of a request through a proxy: the gateway times out after 30 s without a byte."""
 
 
 class ControlHandlers:
-    """The handlers. MONITOR knows the services, REGISTRY gives those that are configured."""
+    """The handlers. MONITOR has all services, REGISTRY returns the configured ones."""
 
     def __init__(self, engine: JobEngine, monitor: StatusSource, registry: Callable[[], Registry]) -> None:
         self._engine = engine
@@ -135,7 +135,7 @@ def _identity(request: web.Request) -> Identity:
 
 
 def _given_up(request: web.Request) -> Callable[[], bool]:
-    """Return whether the end of a job is not waited for any longer: helmd ends, or a proxy would give up soon."""
+    """Return whether to stop waiting for the end of a job: helmd is stopping, or a proxy would time out soon."""
     proxied = is_proxied(request.headers)
     until = time.monotonic() + PROXY_SECONDS
 

@@ -1,4 +1,4 @@
-"""What is shown about each service, about the machine, and about the caller."""
+"""Details of each service, of the machine, and of the caller."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ _DEFAULT_EVENTS = 100
 
 
 class Details:
-    """The handlers. REGISTRY is asked for the registry of now."""
+    """The handlers. REGISTRY returns the current registry."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Details:
 
     async def prometheus(self, request: web.Request) -> web.Response:
         """GET /metrics/prometheus"""
-        # Not at the top: most suites are not scraped, and the library takes 2 MB of memory.
+        # Imported here, since most suites are not scraped, and the library takes 2 MB of memory.
         from helmd.operations.monitoring.prometheus import prometheus_text
 
         statuses = self._monitor.statuses()

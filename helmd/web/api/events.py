@@ -1,4 +1,5 @@
-"""One stream of server-sent events for a browser (WHATWG HTML, 9.2): several topics, each as far as its reader may see.
+"""A stream of server-sent events for a browser (WHATWG HTML, 9.2), with several topics, filtered by the caller's
+access.
 
 A browser has six connections to a host, so a page can't have one stream for each topic.
 """
@@ -36,23 +37,23 @@ from helmd.web.http.cancellation import cancel_and_wait, run_while_authorized
 BEAT_SECONDS = 4.0
 """The interval of heartbeats of an event stream: a page without data for 10 s shows that it is stale."""
 _COLLECT_SECONDS = 0.2
-"""For which changes of states are collected."""
+"""Seconds for which changes of states are collected."""
 _JOBS_SECONDS = 1.0
-"""How often jobs are looked at for a reader."""
+"""Interval in seconds in which jobs are polled for a reader."""
 _ABOUT_ALL = frozenset({"jobs", "audit"})
-"""Topics that can't be confined to some services."""
+"""Topics that can't be restricted to some services."""
 _AGAIN_SECONDS = 3.0
 """Delay in seconds after which a failed topic is tried again."""
 
 
 class ChangeSignal:
-    """Wakes those who wait for the next change."""
+    """Notifies tasks that wait for the next change."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
 
     def notify(self) -> None:
-        """Something has changed."""
+        """Notify the waiting tasks of a change."""
         self._next.set()
         self._next = asyncio.Event()
 
@@ -137,11 +138,11 @@ class Events:
         return response
 
     async def _send_statuses(self, writer: "_Writer") -> None:
-        """All states, then those that change."""
+        """Send all states, then changed ones."""
         before: Mapping[str, Status] = {}
         first = True
         while True:
-            # Before they are read: while a slow reader is written to, they may change again.
+            # Cleared before reading, since states may change again while a slow reader is written to.
             changed = self._changed.upcoming()
             now = self._monitor.statuses()
             changes = {name: status for name, status in now.items() if before.get(name) != status}
@@ -153,7 +154,7 @@ class Events:
             await asyncio.sleep(_COLLECT_SECONDS)
 
     async def _send_jobs(self, writer: "_Writer") -> None:
-        """All jobs, then those that change."""
+        """Send all jobs, then changed ones."""
         before: dict[str, JobReply] | None = None
         while True:
             now = {job.id: job for job in await self._jobs()}
@@ -165,7 +166,7 @@ class Events:
             await asyncio.sleep(_JOBS_SECONDS)
 
     async def _send_audit(self, writer: "_Writer") -> None:
-        """The newest records, then those that come."""
+        """Send the newest records, then new ones."""
         first = True
         async with aclosing(self._audit()) as source:
             async for entries in source:
@@ -209,7 +210,7 @@ def topics_of(text: str, caller: Identity) -> tuple[Topic, ...]:
 
 
 async def _all(writer: _Writer, work: Mapping[Topic, Callable[[], Awaitable[None]]], heartbeat: float) -> None:
-    """Do the WORK of every topic until one of them ends, as the log does with helmd."""
+    """Run the WORK of all topics until one of them ends, as that of the log does when helmd stops."""
     tasks = [asyncio.ensure_future(_repeated(writer, topic, each)) for topic, each in work.items()]
     tasks.append(asyncio.ensure_future(_beat(writer, heartbeat)))
     try:

@@ -19,7 +19,7 @@ _DEFAULT_FIRST: tuple[FirewallKind, ...] = tuple(sorted(FIREWALL_KINDS, key=lamb
 
 
 class Firewall:
-    """The handler. SUITE returns the registry and Helm's own port, as they are now; SHARE has the package's files."""
+    """The handler. SUITE returns the current registry and Helm's port; SHARE has the package's files."""
 
     def __init__(self, share: Path, suite: Callable[[], tuple[Registry, int]]) -> None:
         self._share = share

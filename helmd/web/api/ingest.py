@@ -1,4 +1,4 @@
-"""What services post: log entries and measurements."""
+"""Ingestion of log entries and measurements posted by services."""
 
 import asyncio
 import math
@@ -25,23 +25,25 @@ from helmd.web.http.memory_budget import MemoryBudget
 from helmd.web.http.problems import RequestRefusedError, json_response
 
 MAX_BODY = 16 << 20
-"""Bytes of a request's body (docs/api.md, "Posting")."""
+"""Maximum size of a request's body in bytes (docs/api.md, "Posting")."""
 _SMALL = 64 << 10
-"""Bytes of a body that is read and parsed in passing; a larger one takes a thread, one at a time."""
+"""Maximum size in bytes of a body that is parsed in the event loop; larger ones are parsed in a thread, one at a
+time.
+"""
 _SMALL_BUDGET, _LARGE_BUDGET = 32 << 20, 96 << 20
 _ENTRY = 500
-"""Bytes that an entry takes besides its text."""
+"""Estimated memory of an entry besides its text, in bytes."""
 _LONGEST_PAUSE = 3.0
-"""Seconds. `helm_logger` and its older copies time out after five seconds; the older ones drop the batch then."""
+"""Time limit in seconds. `helm_logger` times out after five seconds, at which older copies drop the batch."""
 
 Item = TypeVar("Item")
 
 
 class TakesMetrics(Protocol):
-    """Where measurements go. `PostedMetrics` is one."""
+    """Stores measurements; implemented by `PostedMetrics`."""
 
     async def post(self, service: str, measured: Sequence[Measurement], key: str | None, size: int) -> int:
-        """Have those of a SERVICE stored; return how many they are, or how many the first ones with KEY were."""
+        """Store the measurements of a SERVICE; return their number, or that of the first batch with KEY."""
 
 
 class Intake:
@@ -107,7 +109,7 @@ class Intake:
 
     @asynccontextmanager
     async def _body(self, request: web.Request) -> AsyncIterator["_Held"]:
-        """Yield the body, and the memory that it and its entries take."""
+        """Yield the body, and the estimated memory of it and its entries."""
         size = body_size(request, MAX_BODY)
         held = _Held(self._small if size <= _SMALL else self._large, size)
         await held.budget.acquire(size)
@@ -129,10 +131,10 @@ class Intake:
         return service, found
 
     async def _within_rate(self, request: web.Request, entries: int, key: str | None) -> None:
-        """Wait while the caller posts too much. A client with a KEY is refused and tries again.
+        """Wait while the caller exceeds its rate. A client with a KEY is refused instead, and retries.
 
-        The limit is the caller's, not that of the service named in the body: an admin's program that posts as many
-        services has one share, and nobody uses up another one's.
+        The limit is per caller, not per service named in the body: an admin's program that posts for many services has
+        one share, and no caller can use up another one's.
         """
         caller: Identity = request["identity"]
         pause = self._rates.pause(caller.key, time.monotonic())
@@ -148,7 +150,7 @@ class Intake:
 
 
 class _Held:
-    """What a request holds while it is dealt with."""
+    """The resources held by a request in progress."""
 
     def __init__(self, budget: MemoryBudget, size: int) -> None:
         self.budget = budget

@@ -23,7 +23,7 @@ from helmd.web.http.cancellation import run_while_authorized, run_while_connecte
 from helmd.web.http.problems import json_response
 
 _LOOK_SECONDS, _STATE_SECONDS = 0.2, 1.0
-"""How often a follower looks for new events, and, while there are none, at the job's state."""
+"""Intervals in seconds in which a follower polls for new events, and, while there are none, for the job's state."""
 
 
 class JobHandlers:
@@ -75,7 +75,7 @@ class JobHandlers:
         looked = sent_at = time.monotonic()
         size = -1
         while True:
-            # Looked at first: what is written before its end is sent.
+            # Read first, so that all events before its end are sent.
             view = await self._engine.job(job_id) if size < 0 or time.monotonic() - looked >= _STATE_SECONDS else None
             looked = time.monotonic() if view is not None else looked
             content = await asyncio.to_thread(self._engine.directory.events, job_id)

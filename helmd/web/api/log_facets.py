@@ -1,4 +1,4 @@
-"""What log entries have in common: the values of their fields, and patterns of their messages."""
+"""Facets of log entries: values of fields, and patterns of messages."""
 
 from typing import cast
 
@@ -46,7 +46,7 @@ class LogFacets:
         if not 1 <= len(names) <= MOST_FACETS:
             raise UsageError(f"field: 1 to {MOST_FACETS} are allowed, not {len(names)}")
         subjects = {name: facet_subject(name) for name in names}
-        # Confined last, so that a condition on services is left out and what the caller may see is not.
+        # Restricted last, so that the condition on services is dropped, but not the caller's restriction.
         filters = {subject: confined(request, wanted.without(subject)) for subject in subjects.values()}
         found = await run_while_connected(request, self._reader.facets(filters, most))
         return json_response(

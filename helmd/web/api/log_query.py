@@ -1,4 +1,4 @@
-"""What a request for log entries asks for: its parameters, and what its caller may see."""
+"""Parameters of requests for log entries, restricted to what the caller may read."""
 
 from aiohttp import web
 
@@ -11,7 +11,7 @@ _LISTS = frozenset({"service", "level", "source", "stream", "topics", "metric_na
 
 
 def parameters(request: web.Request) -> dict[str, str]:
-    """Return the parameters by name; a list may also be given bit by bit.
+    """Return the parameters by name; those of lists may be repeated.
 
     Raises UsageError for another one given twice.
     """
@@ -24,12 +24,12 @@ def parameters(request: web.Request) -> dict[str, str]:
 
 
 def filter_of(request: web.Request, given: dict[str, str]) -> LogFilter:
-    """Return the filter of the parameters, confined to what the caller may see. Raises UsageError."""
+    """Return the filter of the parameters, restricted to what the caller may read. Raises UsageError."""
     return confined(request, log_filter_of(given))
 
 
 def confined(request: web.Request, wanted: LogFilter) -> LogFilter:
-    """WANTED, confined to what the caller may see."""
+    """Return WANTED, restricted to what the caller may read."""
     identity: Identity | None = request["identity"]
     confined_to = identity.services if identity is not None else frozenset[str]()
     return wanted if confined_to is None else wanted.confined(confined_to)

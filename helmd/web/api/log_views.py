@@ -1,4 +1,4 @@
-"""Saved views of the log page: those that there are, saving and removing them."""
+"""Listing, saving and removing saved views of the log page."""
 
 from http import HTTPStatus
 from typing import ClassVar
@@ -22,7 +22,7 @@ class UnknownViewError(HelmError):
 
 
 class TooManyViewsError(HelmError):
-    """The caller has as many saved views as one may have."""
+    """The caller has the maximum number of saved views."""
 
     code: ClassVar[str] = "too_many_views"
 
@@ -68,7 +68,7 @@ class LogViews:
 
 
 def _owner(request: web.Request) -> str:
-    """Return whose views these are: a user's, however logged in; the account's; or a machine token's."""
+    """Return the owner of views: the user, independent of the kind of login; the account; or the machine token."""
     identity: Identity = request["identity"]
     kind = {"socket": "account", "machine": "token"}.get(identity.via, "user")
     return f"{kind} {identity.name}"

@@ -29,13 +29,15 @@ STEPS = tuple(timedelta(minutes=n) for n in (1, 2, 5, 10, 15, 30, 60, 120, 180, 
 """Lengths of a histogram's buckets."""
 _BUCKETS, _MAX_BUCKETS = 200, 2000
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-"""Beyond these the store has no entries, and a calendar soon no days."""
+"""Range of times, beyond which the store has no entries."""
 _HISTOGRAM_SPAN = timedelta(hours=1)
 _STATS_SPAN = timedelta(hours=24)
 _STALLED_SECONDS = 600.0
-"""How long an export waits for its client, which keeps one of few turns and what it reads from being dropped."""
+"""Seconds after which an export is aborted if the client reads nothing, since it blocks others and dropping
+partitions.
+"""
 _PLACES = frozenset({"cursor", "after", "before", "around", "offset", "first"})
-"""Parameters that say where a page begins."""
+"""Parameters for the beginning of a page."""
 _CONTENT: dict[str, str] = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 _log = logging.getLogger(__name__)
@@ -142,7 +144,7 @@ class Logs:
         if request.method == "HEAD":
             return response
         async with self._reader.export(wanted, form, oldest_first=oldest_first) as chunks:
-            # What is wrong from the beginning is answered as such.
+            # Errors before the first chunk get an error response.
             first = await run_while_connected(request, _next(chunks))
             await response.prepare(request)
             try:
@@ -175,7 +177,7 @@ def _no_entry() -> NoReturn:
 
 
 def cursor_text(place: PageCursor | None) -> str | None:
-    """Return the cursor as the API has it."""
+    """Return the cursor as text for the API."""
     return str(place) if place is not None else None
 
 
@@ -194,7 +196,7 @@ def page_links(request: web.Request, pages: Mapping[str, tuple[str, str | None]]
 
 
 def _step(text: str, span: timedelta) -> timedelta:
-    """Return the length of a bucket: as asked, or the shortest that makes few enough. Raises UsageError."""
+    """Return the requested length of a bucket, or the shortest that does not give too many. Raises UsageError."""
     if not text:
         return next((step for step in STEPS if span <= step * _BUCKETS), _longest(span))
     try:
@@ -209,7 +211,7 @@ def _step(text: str, span: timedelta) -> timedelta:
 
 
 def _longest(span: timedelta) -> timedelta:
-    """Whole weeks, for spans of many years."""
+    """Return a length in whole weeks, for spans of many years."""
     return STEPS[-1] * -(-span // (STEPS[-1] * _BUCKETS))
 
 
@@ -220,7 +222,7 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
 async def _send(
     request: web.Request, response: web.StreamResponse, first: bytes | None, chunks: AsyncIterator[bytes]
 ) -> None:
-    """Send as fast as the client reads: no chunk is fetched before the one before it is on its way."""
+    """Send chunks as fast as the client reads: the next one is fetched after the previous one was sent."""
     chunk = first
     while chunk is not None:
         await run_while_connected(request, _written(response, chunk))
@@ -233,6 +235,6 @@ async def _written(response: web.StreamResponse, chunk: bytes) -> None:
 
 
 def _abort(request: web.Request) -> None:
-    """Break the connection, so that nobody takes what was sent for the whole."""
+    """Close the connection without the last chunk, so that the client detects that the export is incomplete."""
     if request.transport is not None:
         request.transport.abort()

@@ -1,4 +1,4 @@
-"""Modules of the suite, and what of the machine they depend on."""
+"""Modules of the suite, and their dependencies on the machine."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -41,14 +41,14 @@ _ENDINGS = {
     "module-rollback": "The rollback",
     "module-remove": "The removal",
 }
-"""The kinds of jobs, each with how a sentence about it begins."""
+"""The kinds of jobs, each with the beginning of a sentence about it."""
 
 HoldModule = Callable[[str, bool, str, str], bool]
-"""Holds a module (name, whether, reason, who); whether that was to be done."""
+"""Holds a module or ends the hold (name, held, reason, by); returns whether something changed."""
 
 
 class Modules:
-    """The handlers. APPS looks at the machine; MODULES, AVAILABLE and PLAN read the disk, HOLD changes a record."""
+    """The handlers. APPS inspects the machine; MODULES, AVAILABLE and PLAN read the disk, HOLD changes a record."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The security audit: what is exposed and should not be, and what of that is accepted."""
+"""The security audit, and accepted findings."""
 
 import asyncio
 from http import HTTPStatus

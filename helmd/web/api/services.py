@@ -1,4 +1,4 @@
-"""What the routes answer."""
+"""Health of Helm, and status of services."""
 
 from http import HTTPStatus
 

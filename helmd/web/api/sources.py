@@ -15,17 +15,17 @@ class StatusSource(Protocol):
     """The status of services."""
 
     def statuses(self) -> dict[str, Status]:
-        """Of every service, by name."""
+        """Return the status of all services by name."""
 
     def status(self, name: str) -> Status:
-        """Of one. Raises UnknownServiceError."""
+        """Return the status of a service. Raises UnknownServiceError."""
 
 
 class ObservedSource(StatusSource, Protocol):
-    """What is known about services. `Monitor` is one."""
+    """The observed state of services; implemented by `Monitor`."""
 
     def observed(self, name: str) -> Observed | None:
-        """Return everything about one, None for one that is not known."""
+        """Return the observed state of a service, or None for an unknown one."""
 
 
 class Run(Protocol):
@@ -35,7 +35,7 @@ class Run(Protocol):
 
 
 class UserSource(Protocol):
-    """Gives the users, for one operation; blocks (`helmd.operations.identity.user_access.UserAccess`)."""
+    """Yields the users for one operation; blocks (`helmd.operations.identity.user_access.UserAccess`)."""
 
     index: UserIndex
 

@@ -17,7 +17,7 @@ from helmd.web.api.log_query import filter_of, number, parameters
 from helmd.web.http.cancellation import cancel_and_wait, run_while_authorized
 
 HEARTBEAT_SECONDS = 15.0
-"""Nexus closes a connection after 30 s without a byte."""
+"""Interval of heartbeats in seconds: Nexus closes a connection after 30 s without a byte."""
 RETRY_MILLISECONDS = 2000
 _WRITE_BYTES = 64 << 10
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
@@ -40,7 +40,7 @@ class Streams:
         if request.method == "HEAD":
             return response
         async with aclosing(source):
-            # What is wrong from the beginning is answered as such.
+            # Errors before the first event get an error response.
             first = await anext(source, None)
             if first is None:
                 return response
@@ -89,7 +89,7 @@ class Streams:
                 await response.write(b": heartbeat\n" + mark_frame(update.reached))
 
     async def _converse(self, response: web.WebSocketResponse, source: AsyncGenerator[FeedUpdate, None]) -> None:
-        """Send until the client closes; what it says besides is of no interest."""
+        """Send until the client closes the connection; its other messages are ignored."""
         sending = asyncio.ensure_future(self._send_messages(response, source))
         listening = asyncio.ensure_future(_listen(response))
         try:
@@ -128,12 +128,12 @@ def stream_start(request: web.Request, given: Mapping[str, str]) -> Start:
 
 
 def frames_of(batches: tuple[FeedBatch, ...]) -> Iterator[bytes]:
-    """Yield frames of BATCHES: few writes for small ones, and not too much at once for who reads slowly."""
+    """Yield frames of BATCHES, combined so that small ones need few writes, but bounded for slow readers."""
     some: list[bytes] = []
     size = 0
     for batch in batches:
         if not batch.frames:
-            # Once for all who are given this batch.
+            # Encoded once for all followers that get this batch.
             batch.frames = b"".join([b"event: log\nid: %d\ndata: %b\n\n" % line for line in batch.lines])
         if some and size + len(batch.frames) > _WRITE_BYTES:
             yield b"".join(some)
@@ -166,7 +166,7 @@ async def _listen(response: web.WebSocketResponse) -> None:
 
 
 def _check_origin(request: web.Request) -> None:
-    """A page of anybody's can open a WebSocket from a browser, with its credentials (RFC 6455, section 10.2)."""
+    """Check the origin: pages of any origin can open a WebSocket with credentials (RFC 6455, section 10.2)."""
     origin = request.headers.get("Origin")
     if origin is None:
         return

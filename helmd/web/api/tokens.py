@@ -1,4 +1,4 @@
-"""Machine tokens: those that there are, new ones, and revoking them."""
+"""Listing, creating and revoking machine tokens."""
 
 import asyncio
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Users of the suite's realm. What concerns admins needs the unix socket, or a recent login at Helm itself."""
+"""Users of the suite's realm. Changes of admins need the unix socket, or a recent login at Helm itself."""
 
 import time
 from collections.abc import Callable
@@ -48,7 +48,7 @@ from helmd.web.http.problems import json_response, prefix_of
 from helmd.web.http.validation import read_request
 
 MAX_USER_REQUESTS = 32
-"""Requests about users that wait for Keycloak at once; further ones are refused."""
+"""Maximum number of requests about users that wait for Keycloak; further ones are refused."""
 _LOGIN = "/helm/login"
 
 
@@ -59,7 +59,7 @@ class TooManyUserRequestsError(HelmError):
 
 
 class UserHandlers:
-    """The handlers. URL is Helm's own; FILES is what jobs import."""
+    """The handlers. URL is Helm's own; FILES are those for jobs to import."""
 
     def __init__(
         self, source: UserSource, run: Run, url: Callable[[], str], engine: JobEngine, files: ImportFiles
@@ -90,7 +90,7 @@ class UserHandlers:
         return json_response(UserListReply(bodies, page.total, first, most, since), headers=page_links(request, pages))
 
     def _detailed(self, users: Users, page: UserPage) -> tuple[UserPage, tuple[ListedUserBody, ...], datetime | None]:
-        """Return the users of a page with groups and last logins, and how far back these reach. Blocks."""
+        """Return the users of a page with groups and last logins, and since when these are known. Blocks."""
         groups, logins = self._source.index.groups(users, page.users), self._source.index.logins(users)
         bodies = [
             ListedUserBody(
@@ -243,7 +243,7 @@ class UserHandlers:
             file.unlink(missing_ok=True)
             raise
         if view.ended:
-            # The same request as before: nobody reads it any more.
+            # A repeated request: its file is not needed.
             file.unlink(missing_ok=True)
         job = view.reply
         note_change(request, reason=body.reason, detail=f"import of users, job {job.id}")

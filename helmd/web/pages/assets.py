@@ -1,6 +1,6 @@
 """Style sheets, scripts and images of pages, below a path that contains a digest of them all.
 
-So a browser may keep them for good, and scripts import one another by relative names. The package has them minified.
+So browsers may cache them forever, and scripts import each other by relative names. The package has them minified.
 """
 
 import gzip
@@ -29,7 +29,7 @@ class Asset:
 
 
 class Assets:
-    """The files below DIRECTORY, read once."""
+    """The files below DIRECTORY, cached in memory."""
 
     def __init__(self, directory: Path = STATIC) -> None:
         self._by_name: dict[str, Asset] = {}

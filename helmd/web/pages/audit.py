@@ -1,4 +1,4 @@
-"""The page of the audit trail: who did what, when, from where, and with what result; refusals included."""
+"""The page of the audit trail, including refused requests."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,13 +31,13 @@ _NAMES = ("who", "service", "result", "start", "end", "cursor")
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """A record as it is shown. ``result`` is of the record; ``place`` says from where it was asked for."""
+    """A record for display. ``result`` is that of the record; ``place`` the origin of the request."""
 
     entry: AuditEntry
     tone: Tone
     icon: str
     what: str
-    """In words where the action is a request, else the command."""
+    """A description if the action is a request, else the command."""
     request: str
     """The method and path of a request; empty for a command."""
     place: str
@@ -46,7 +46,7 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """What is asked for, as it is in the page's URL; times as the form has them, in UTC."""
+    """The filter, as in the page's URL; times as in the form, in UTC."""
 
     who: str = ""
     service: str = ""
@@ -54,10 +54,10 @@ class AuditFilter:
     start: str = ""
     end: str = ""
     cursor: str = ""
-    """Asks for what is older than the record that it names."""
+    """Cursor: selects records older than the one that it names."""
 
     def link(self, **changes: str) -> str:
-        """Return the query string of the newest records of this with CHANGES; empty values are left out."""
+        """Return the query string for the newest records of this filter with CHANGES; empty values are omitted."""
         changed = replace(self, **{"cursor": "", **changes})
         given = {name: getattr(changed, name) for name in _NAMES}
         return "?" + urlencode({name: value for name, value in given.items() if value})
@@ -69,7 +69,7 @@ class AuditFilter:
 
 @dataclass(frozen=True, slots=True)
 class AuditContext:
-    """What the page shows. ``older`` is the query of what comes before the rows; ``fault`` is of the filter."""
+    """The template's variables. ``older`` is the query of older records; ``fault`` that of the filter."""
 
     filter: AuditFilter
     rows: tuple[AuditRow, ...] = ()

@@ -47,7 +47,7 @@ def wants_page(request: web.Request) -> bool:
 
 
 def login_path(request: web.Request) -> str:
-    """Return where a browser is sent to log in and come back."""
+    """Return the URL for the login, which leads back to the page."""
     target = own_path(_path(request))
     return LOGIN if target == HOME else f"{LOGIN}?next={quote(target, safe='/')}"
 

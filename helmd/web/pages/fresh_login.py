@@ -1,4 +1,4 @@
-"""What a page says where a change needs a recent login at Helm itself (docs/api.md, "Which program calls")."""
+"""The hint of pages whose changes need a recent login at Helm itself (docs/api.md, "Which program calls")."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The picture of which service needs which: layers by depth, drawn as SVG. No I/O."""
+"""The dependency graph of services: layers by depth, drawn as SVG. No I/O."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _NODE_WIDTH, _NODE_HEIGHT, _ACROSS, _DOWN, _EDGE = 132, 32, 184, 44, 8
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """A service in the picture, in the units of its drawing."""
+    """A service in the graph, in units of the drawing."""
 
     name: str
     tone: Tone
@@ -31,7 +31,7 @@ class GraphEdge:
 
 @dataclass(frozen=True, slots=True)
 class DependencyGraph:
-    """The whole picture."""
+    """The whole graph."""
 
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
@@ -42,9 +42,7 @@ class DependencyGraph:
 
 
 def dependency_graph(seen: Sequence[Row], graph: Graph) -> DependencyGraph | None:
-    """Return what SEEN services need of one another, what is needed most on the left, or None where nobody needs
-    any.
-    """
+    """Return the dependencies among SEEN services, dependencies on the left, or None if there are none."""
     shown = {row.name: row for row in seen}
     needs = {name: tuple(other for other in graph.get(name, ()) if other in shown) for name in shown}
     joined = [name for name in shown if needs[name] or any(name in others for others in needs.values())]

@@ -1,4 +1,4 @@
-"""The pages about jobs: those that run and ran, one with its log as it is written, and the backups among them."""
+"""The pages about jobs: the list, with backups, and a job with its log."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ STEP_LOOKS: Mapping[str, tuple[Tone, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as the pages show it. ``sentence`` is its step, or why it did not succeed."""
+    """A job for display. ``sentence`` is its step, or why it did not succeed."""
 
     job: JobReply
     tone: Tone

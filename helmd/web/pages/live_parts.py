@@ -1,4 +1,4 @@
-"""Parts of a page that are kept up to date: an answer leaves out the rows that the reader's page has already.
+"""Live parts of a page: responses omit the rows that the browser has already.
 
 A template marks them by filters: ``{% filter live_part %}`` around the part, ``{% filter live_row("service-core") %}``
 around each row of a table, whose element has that id. The part gets a tag (``data-live-tag``), which its reader sends
@@ -17,9 +17,9 @@ from markupsafe import Markup
 
 _TIME_TEXT = re.compile(r"(<time\b[^>]*>)[^<]*")
 _MOST_TAGS = 256
-"""Tags that are remembered. Who sends an older one gets the whole part."""
+"""Maximum number of tags kept. Requests with an older one get the whole part."""
 _MARK = secrets.token_hex(8)
-"""Stands for a row until the part is complete. Not known to anybody, so that no text of a page can contain it."""
+"""Placeholder of a row until the part is complete; random, so that no text of a page can contain it."""
 _MARKED = re.compile(f"{_MARK}:([^:]+):")
 
 
