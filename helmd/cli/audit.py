@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from helmd.cli import output
 from helmd.cli.arguments import point_in_time
 from helmd.cli.context import Context
-from helmd.model.api.json_codec import to_json
-from helmd.model.identity.audit import AuditedChange, AuditEntry
+
+if TYPE_CHECKING:
+    from helmd.model.identity.audit import AuditEntry
 
 _COLOURS = {"refused": "yellow", "failed": "red"}
 
@@ -43,6 +44,7 @@ def audit_command(
     They are read from the journal; only entries that Helm signed are shown. What systemd started or stopped without
     Helm, as by systemctl, is shown as "outside Helm".
     """
+    from helmd.model.api.json_codec import to_json
     from helmd.operations.logs.audit import AuditQuery, audit_entries, audit_place
 
     after, before = point_in_time("--since", since), point_in_time("--until", until)
@@ -57,7 +59,7 @@ def audit_command(
         output.print_line(*_line(entry))
 
 
-def _line(entry: AuditEntry) -> list[output.Part]:
+def _line(entry: "AuditEntry") -> list[output.Part]:
     change, origin = entry.change, entry.change.origin
     time = entry.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     what = f"{change.action} {change.service}".rstrip()
@@ -87,6 +89,7 @@ def recorded(context: Context, action: str, reason: str, detail: str) -> Iterato
             from helmd.cli.caller import origin_here, person
             from helmd.journal.actions import record_change
             from helmd.journal.keys import JournalKeys
+            from helmd.model.identity.audit import AuditedChange
 
             result = "done" if ended and outcome.good else "failed"
             change = AuditedChange(action, result, person(), reason=reason, detail=detail, origin=origin_here())

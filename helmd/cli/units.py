@@ -1,9 +1,8 @@
 """``helmctl show|cat|deps|diff|apply|edit|enable|disable|reset-failed``: the units behind the services."""
 
-import difflib
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +14,9 @@ from helmd.cli.output import print_json
 from helmd.model.errors import ConfigurationError, UnknownServiceError
 from helmd.model.suite.composition import dependencies
 from helmd.model.suite.names import STORE_CLUSTER_UNIT, service_of, service_of_timer, unit_of
-from helmd.operations.configuration.apply import Change, apply, changes, concerning
+
+if TYPE_CHECKING:
+    from helmd.operations.configuration.apply import Change
 
 NO_FIGURE = (1 << 64) - 1
 """What systemd says where there is no figure, or no limit."""
@@ -30,19 +31,21 @@ WORDS = {
 }
 
 
-def _would(change: Change) -> str:
+def _would(change: "Change") -> str:
     """Return what applying CHANGE would do to its unit."""
     return WORDS["timer" if change.kind == "orphan" and service_of_timer(change.unit) else change.kind]
 
 
-def _changes(context: Context, services: tuple[str, ...]) -> list[Change]:
+def _changes(context: Context, services: tuple[str, ...]) -> "list[Change]":
+    from helmd.operations.configuration.apply import changes, concerning
+
     found = changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
     if not services:
         return found
     return concerning(found, {unit_of(name) for name in context.chosen(services, context.suite)})
 
 
-def _print_refused(change: Change, context: Context) -> None:
+def _print_refused(change: "Change", context: Context) -> None:
     """Name what was not applied and why, as far as the faults of files have not been printed yet."""
     output.print_message(f"{change.unit}: {WORDS['refused']}")
     for fault in change.faults:
@@ -55,6 +58,8 @@ def _print_refused(change: Change, context: Context) -> None:
 @click.pass_obj
 def diff_command(context: Context, services: tuple[str, ...]) -> int:
     """Show what "helmctl apply" would change. Exit code 0 when nothing, 1 otherwise."""
+    import difflib
+
     pending = False
     for change in _changes(context, services):
         for path in sorted((context.layout.admin_units / f"{change.unit}.d").glob("*.conf")):
@@ -94,6 +99,8 @@ def apply_command(context: Context, services: tuple[str, ...], dry_run: bool) ->
 
     Running services go on as they are until they are restarted. Drop-ins are never touched.
     """
+    from helmd.operations.configuration.apply import apply
+
     reports = [] if dry_run else _renamed_databases(context)
     found = _changes(context, services)
     for change in found:
@@ -243,6 +250,8 @@ def enable_command(context: Context, services: tuple[str, ...], now: bool) -> in
     units = [service.enabled_unit for service in ours]
     missing = [unit_of(each.name) for each in ours if not context.layout.unit_file(each.enabled_unit).exists()]
     if missing:
+        from helmd.operations.configuration.apply import apply, changes, concerning
+
         every = changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
         applied = apply(concerning(every, missing), context.suite, context.layout, context.settings, context.manager)
         if faults := [fault for change in applied.refused for fault in change.faults]:

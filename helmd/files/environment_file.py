@@ -20,6 +20,14 @@ _WHITESPACE = " \t\n\r"
 _NEED_ESCAPE = '"\\`$'
 
 
+def new_secret(size: int = 32) -> str:
+    """Random text that holds SIZE bytes."""
+    # Not at the top: most commands make none.
+    from secrets import token_urlsafe
+
+    return token_urlsafe(size)
+
+
 def ensure_secrets(path: Path, wanted: Mapping[str, Callable[[], str]]) -> dict[str, str]:
     """Return the values of the variables WANTED in the file at PATH, after appending those missing or empty.
 

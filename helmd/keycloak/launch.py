@@ -4,25 +4,28 @@ Java is started directly, with the arguments that ``kc.sh`` of 26.4.0 passes: ``
 receive the signals and hide the exit code. ``prepare.py`` runs the build beforehand.
 """
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from helmd.files.environment_file import new_secret
 from helmd.model.suite.names import KEYCLOAK_PASSWORD, Mode
 
 JAVA = Path("/usr/bin/java")
 ADMIN = "admin"
+
+WRITABLE = ("data", "lib/quarkus")
+"""Directories of the distribution that Keycloak writes to: ``data`` at run time, ``lib/quarkus`` in a build."""
 
 _POOL = 20
 
 BOOTSTRAP_USERNAME = "KC_BOOTSTRAP_ADMIN_USERNAME"
 BOOTSTRAP_PASSWORD = "KC_BOOTSTRAP_ADMIN_PASSWORD"
 
-SECRETS: Mapping[str, Callable[[], str]] = {KEYCLOAK_PASSWORD: lambda: secrets.token_urlsafe(32)}
+SECRETS: Mapping[str, Callable[[], str]] = {KEYCLOAK_PASSWORD: new_secret}
 """The variables in Keycloak's environment file, with the function that generates a missing value."""
 BOOTSTRAP_SECRETS: Mapping[str, Callable[[], str]] = {
     BOOTSTRAP_USERNAME: lambda: ADMIN,
-    BOOTSTRAP_PASSWORD: lambda: secrets.token_urlsafe(24),
+    BOOTSTRAP_PASSWORD: lambda: new_secret(24),
 }
 """Those of the temporary admin that Keycloak makes with its realm master, until `helmctl keycloak setup` removes it."""
 

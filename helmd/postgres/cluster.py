@@ -8,13 +8,13 @@ import contextlib
 import os
 import pwd
 import signal
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from helmd.files.durable import fsync_directory, write_if_changed
+from helmd.files.environment_file import new_secret
 from helmd.files.lock import acquire, locked_directory
 from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
@@ -35,7 +35,10 @@ from helmd.postgres.configuration import (
     main_file,
     mappings_in,
 )
-from helmd.postgres.passfile import ensure_superuser_password, new_password
+from helmd.postgres.passfile import ensure_superuser_password
+
+if TYPE_CHECKING:
+    import subprocess
 
 STORE_PORT = 5432
 STORE_ROLES = ("helm_owner", "helm")
@@ -155,7 +158,7 @@ def _replace_lost_password(cluster: Cluster, binaries: Binaries, lock: int) -> N
         return
 
     def set_new() -> str:
-        password = new_password()
+        password = new_secret()
         command = [str(binaries.program("postgres")), "--single", "-D", str(cluster.directory), SUPERUSER]
         statement = f"ALTER ROLE {SUPERUSER} PASSWORD '{password}'\n"
         run_program(command, lock, cluster.directory, "setting the superuser's password", stdin=statement)
@@ -247,11 +250,14 @@ def cluster_lock(directory: Path) -> Iterator[int]:
 
 def run_program(
     arguments: list[str], lock: int, cwd: Path, what: str, cluster: Cluster | None = None, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
+) -> "subprocess.CompletedProcess[str]":
     """Run one of PostgreSQL's programs, which may log in as the superuser of CLUSTER.
 
     Raises ClusterError with its last lines if it fails.
     """
+    # Not at the top: few of those who import this module start a program.
+    import subprocess
+
     done = subprocess.run(
         arguments,
         cwd=cwd,

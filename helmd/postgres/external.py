@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
 from helmd.postgres.cluster import ClusterError
 
 _CONNECT_SECONDS = 5
@@ -44,6 +41,9 @@ class ExternalServer:
 
 def server_of(dsn: str) -> ExternalServer:
     """Return the server that DSN names, without the user."""
+    # Not at the top: helmctl apply imports this module, and psycopg takes longer to import than all else of it.
+    from psycopg.conninfo import conninfo_to_dict
+
     given = conninfo_to_dict(dsn)
     parameters = {key: str(given[key]) for key in _PASSED_ON if key in given}
     host = given.get("host") or given.get("hostaddr") or "localhost"
@@ -60,6 +60,8 @@ def check_store(dsn: str) -> int:
     The encoding must be UTF-8, in which services write text. A connection pooler in transaction mode is not suitable,
     since LISTEN, prepared statements and advisory locks belong to a session. Raises ClusterError with the reason.
     """
+    import psycopg
+
     try:
         with (
             psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS, autocommit=True) as first,
@@ -89,6 +91,8 @@ def check_store(dsn: str) -> int:
 
 def major_version(dsn: str) -> int:
     """Return the major version of the server that DSN reaches. Raises ClusterError with libpq's message."""
+    import psycopg
+
     try:
         with psycopg.connect(dsn, connect_timeout=_CONNECT_SECONDS) as connection:
             return connection.info.server_version // 10000
@@ -96,6 +100,6 @@ def major_version(dsn: str) -> int:
         raise ClusterError(_reason(error)) from error
 
 
-def _reason(error: psycopg.Error) -> str:
+def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -6,20 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from helmd.files.durable import write_in
+from helmd.files.environment_file import new_secret
 from helmd.model.errors import DeniedError
 from helmd.postgres.configuration import SUPERUSER
 
 _USER_FIELD, _PASSWORD_FIELD = 3, 4
 
 
-def new_password() -> str:
-    # Imported when needed: helmctl status needs no new passwords.
-    import secrets
-
-    return secrets.token_urlsafe(32)
-
-
-def ensure_superuser_password(path: Path, make: Callable[[], str] = new_password) -> str:
+def ensure_superuser_password(path: Path, make: Callable[[], str] = new_secret) -> str:
     """Return the superuser's password in the file at PATH, which is created, with a password from MAKE, if missing.
 
     Its mode is 0600. Raises DeniedError if the file can't be used: libpq would ignore it silently.

@@ -23,6 +23,7 @@ from helmd.postgres.cluster import (
     superuser_password,
 )
 from helmd.postgres.configuration import SUPERUSER, Cluster, PasswordLogin
+from helmd.postgres.uris import external_dsn, service_uri
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _RELOADED_WITHIN = 5.0
@@ -37,23 +38,6 @@ def admin_conninfo(cluster: Cluster) -> str:
     """
     passfile = {"passfile": str(cluster.passfile)} if cluster.passfile else {}
     return make_conninfo(host=str(cluster.socket), port=cluster.port, dbname=SUPERUSER, user=SUPERUSER, **passfile)
-
-
-def service_uri(cluster: Cluster, role: str, database: str | None = None, password: str | None = None) -> str:
-    """Return the URI by which a service reaches its database over the socket. With a PASSWORD, never print it."""
-    place = quote(str(cluster.socket), safe="/")
-    who = _userinfo(role, password)
-    return f"postgresql://{who}@/{quote(database or role, safe='')}?host={place}&port={cluster.port}"
-
-
-def _userinfo(role: str, password: str | None) -> str:
-    return quote(role, safe="") if password is None else f"{quote(role, safe='')}:{quote(password, safe='')}"
-
-
-def external_dsn(host: str, port: int, role: str, password: str, database: str | None = None) -> str:
-    """Return the URI of a service's database on an external server. Holds the password: never print it."""
-    place = f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")
-    return f"postgresql://{_userinfo(role, password)}@{place}:{port}/{quote(database or role, safe='')}"
 
 
 def ensure_role_and_database(admin: str, name: str, password: str | None = None, database: str | None = None) -> None:

@@ -1,10 +1,10 @@
 """What this host's systemd can do."""
 
-import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
+from helmd.health.control_group import ROOTS
 from helmd.model.units.hardening import DIRECTIVES
-from helmd.systemd.usage import CGROUPS
 
 TRIED = tuple(f"{directive.name}={directive.value}" for directive in DIRECTIVES if directive.namespaces)
 """What a host may refuse: namespaces, mounts, devices, proc."""
@@ -23,9 +23,9 @@ def delegated_controllers(manager_group: str) -> frozenset[str]:
 
     MANAGER_GROUP is its control group, as the ControlGroup= of its init.scope has it, without that name.
     """
-    for root in (CGROUPS, CGROUPS / "unified"):
+    for root in ROOTS:
         try:
-            return frozenset((root / manager_group.strip("/") / "cgroup.controllers").read_text().split())
+            return frozenset(Path(root, manager_group.strip("/"), "cgroup.controllers").read_text().split())
         except OSError:
             continue
     return frozenset()
@@ -33,12 +33,17 @@ def delegated_controllers(manager_group: str) -> frozenset[str]:
 
 def systemd_version() -> int:
     """Return the number in the first line of ``systemctl --version``."""
+    import subprocess
+
     shown = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, timeout=10, check=True)
     return int(shown.stdout.split()[1])
 
 
 def probe_host() -> Host:
     """Ask the running user manager to start a unit in a user namespace, which takes some tens of milliseconds."""
+    # Not at the top: a host is asked once, and then its answer is read.
+    import subprocess
+
     properties = [word for directive in TRIED for word in ("-p", directive)]
     tried = subprocess.run(
         ["systemd-run", "--user", "--wait", "--quiet", "--collect", *properties, "true"],

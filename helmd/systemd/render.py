@@ -10,7 +10,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from helmd.health.target import probe_of, probe_words, url_host
 from helmd.keycloak import launch
-from helmd.keycloak.distribution.unpack import WRITABLE
 from helmd.model.config.settings import Settings
 from helmd.model.layout import Layout
 from helmd.model.suite.composition import RECOVERY
@@ -299,7 +298,7 @@ def render(service: Service, registry: Registry, mode: Mode, setup: Setup, templ
         context["readable"].append(context["directory"])
         if setup.settings.suite_embedded:
             context["readable"].append(str(setup.layout.suite_certificate))
-        context["writable"][:1] = [f"{context['directory']}/{place}" for place in WRITABLE]
+        context["writable"][:1] = [f"{context['directory']}/{place}" for place in launch.WRITABLE]
     return _filled(f"{service.type}.service.j2", context, templates)
 
 

@@ -17,7 +17,8 @@ from helmd.operations.backup.encryption import AgeIdentity, encrypted_to, new_id
 from helmd.postgres.binaries import binaries_of
 from helmd.postgres.configuration import Cluster
 from helmd.postgres.dump import databases_in, dump, roles_of, row_counts, schema_digest, snapshots
-from helmd.postgres.roles import admin_conninfo, ensure_local_databases, service_uri
+from helmd.postgres.roles import admin_conninfo, ensure_local_databases
+from helmd.postgres.uris import service_uri
 from tests.store.cluster_account import as_account, own_directory, running_server, suite_like
 
 PASSWORDS = {"codex": "code x", "keycloak": "k"}

@@ -19,13 +19,8 @@ from helmd.postgres import unlock
 from helmd.postgres.binaries import binaries_of
 from helmd.postgres.cluster import ClusterError, configure, create_cluster, running
 from helmd.postgres.configuration import Cluster, PasswordLogin, ident_file, mappings_in
-from helmd.postgres.roles import (
-    admin_conninfo,
-    ensure_local_databases,
-    ensure_role_and_database,
-    ensure_store,
-    service_uri,
-)
+from helmd.postgres.roles import admin_conninfo, ensure_local_databases, ensure_role_and_database, ensure_store
+from helmd.postgres.uris import service_uri
 from tests.store.cluster_account import (
     ACCOUNT,
     Server,

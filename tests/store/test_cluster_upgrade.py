@@ -14,11 +14,9 @@ from helmd.postgres.binaries import binaries_of, newest
 from helmd.postgres.cluster import ClusterError, create_cluster
 from helmd.postgres.configuration import Cluster
 from helmd.postgres.distribution_upgrade import PackageFacts, verdict
-from helmd.postgres.roles import (
-    ensure_local_databases,
-    service_uri,
-)
+from helmd.postgres.roles import ensure_local_databases
 from helmd.postgres.upgrade import Upgraded, delete_kept, kept_directory, undo_upgrade, upgrade_cluster
+from helmd.postgres.uris import service_uri
 from tests.store.cluster_account import (
     Server,
     as_account,

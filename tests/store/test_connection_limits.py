@@ -13,8 +13,9 @@ import pytest
 from helmd.model.suite.names import DATABASE_CONNECTIONS
 from helmd.postgres.cluster import configure
 from helmd.postgres.configuration import AUTHENTICATION_SECONDS, PasswordLogin, connections_needed
-from helmd.postgres.roles import admin_conninfo, ensure_local_databases, service_uri
+from helmd.postgres.roles import admin_conninfo, ensure_local_databases
 from helmd.postgres.sessions import login_verdict, sessions
+from helmd.postgres.uris import service_uri
 from tests.store.cluster_account import Server, as_account, ask, own_directory, running_server, start, suite_like
 from tests.waiting import WITHIN, until
 

@@ -31,7 +31,8 @@ from helmd.postgres import provision
 from helmd.postgres.cluster import ClusterError, create_cluster, running
 from helmd.postgres.configuration import SUPERUSER, Cluster
 from helmd.postgres.passfile import passwords_in, put_passwords, remove_password
-from helmd.postgres.roles import admin_conninfo, ensure_role_and_database, service_uri
+from helmd.postgres.roles import admin_conninfo, ensure_role_and_database
+from helmd.postgres.uris import service_uri
 from tests.free_ports import free_port
 from tests.store.cluster_account import Server, as_account, fork_as_account, logs_in, own_directory, start
 from tests.waiting import WITHIN

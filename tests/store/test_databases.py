@@ -26,7 +26,8 @@ from helmd.operations.configuration.databases import (
 from helmd.postgres.activity import database_use
 from helmd.postgres.cluster import ClusterError
 from helmd.postgres.external import server_of
-from helmd.postgres.roles import copy_database, external_dsn, put_back_copy
+from helmd.postgres.roles import copy_database, put_back_copy
+from helmd.postgres.uris import external_dsn
 from tests.store.conftest import Cluster
 
 REGISTRY = """

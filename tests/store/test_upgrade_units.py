@@ -16,7 +16,8 @@ from helmd.operations.setup.upgrade_clusters import upgrade_with_units
 from helmd.postgres.binaries import Binaries, binaries_of
 from helmd.postgres.cluster import create_cluster, running
 from helmd.postgres.configuration import Cluster
-from helmd.postgres.roles import admin_conninfo, ensure_local_databases, service_uri
+from helmd.postgres.roles import admin_conninfo, ensure_local_databases
+from helmd.postgres.uris import service_uri
 from tests.store.cluster_account import as_account, ask, own_directory, suite_like
 from tests.waiting import until
 

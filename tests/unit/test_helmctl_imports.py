@@ -27,6 +27,7 @@ CONTROL = NEVER | {"helmd.cli.audit", "helmd.model.api", "helmd.model.identity.a
 CONTROL |= {"json", "shutil", "socket", "ssl", "subprocess", "systemd._reader", "helmd.systemd.programs"}
 STATUS = NEVER | {"json", "shutil", "subprocess", "tempfile"}
 STATUS |= {"helmd.model.json_fields", "helmd.model.units.status", "helmd.postgres.cluster"}
+UNITS = NEVER | {"difflib", "jinja2", "json", "subprocess", "helmd.model.identity.audit", "helmd.systemd.programs"}
 LOGS = NEVER | {"shutil", "subprocess", "helmd.model.identity.unit_jobs", "helmd.model.logs.filter"}
 LOGS |= {"helmd.model.logs.query_language"}
 
@@ -43,7 +44,12 @@ def loaded_by(command: str, home: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "command, unneeded",
-    [("start", CONTROL), ("stop", CONTROL), ("restart", CONTROL), ("status", STATUS), ("logs", LOGS)],
+    [
+        *((command, CONTROL) for command in ("start", "stop", "restart")),
+        *((command, UNITS) for command in ("cat", "disable", "kill", "show")),
+        ("status", STATUS),
+        ("logs", LOGS),
+    ],
 )
 def test_a_command_loads_what_it_uses(command: str, unneeded: set[str], tmp_path: Path) -> None:
     assert not loaded_by(command, tmp_path) & unneeded
@@ -74,6 +80,13 @@ def test_a_service_without_a_port_is_started_without_what_asks_ports() -> None:
         f"{driver}.run(ask())"
     )
     assert not loaded & {"helmd.health.probe", "socket"}
+
+
+def test_units_are_rendered_and_installed_without_what_only_databases_need() -> None:
+    """Most units are installed for services that have no database, or one that is there."""
+    loaded = loaded_after("import helmd.cli.units, helmd.operations.configuration.apply")
+    unneeded = {"asyncio", "cryptography", "decimal", "logging", "psycopg", "secrets", "ssl", "subprocess", "tarfile"}
+    assert not loaded & (unneeded | {"helmd.health.listeners", "helmd.model.units.status", "helmd.systemd.usage"})
 
 
 def test_lines_of_the_journal_are_read_without_the_registry() -> None:

@@ -44,7 +44,7 @@ def test_limits_without_a_controller() -> None:
 
 
 def test_what_the_user_manager_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "CGROUPS", tmp_path)
+    monkeypatch.setattr(host, "ROOTS", (str(tmp_path), f"{tmp_path}/unified"))
     assert host.delegated_controllers("/user.slice/user@7.service") == frozenset()
     group = tmp_path / "unified/user.slice/user@7.service"
     group.mkdir(parents=True)

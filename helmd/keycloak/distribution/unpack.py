@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from helmd.keycloak.distribution.artefact import KEYCLOAK, Artefact, DownloadCallback, verify_artefact
+from helmd.keycloak.launch import WRITABLE
 from helmd.model.errors import FetchError
 
 _MAX_BYTES = 1 << 30
 _MAX_MEMBERS = 20_000
-WRITABLE = ("data", "lib/quarkus")
-"""Directories that Keycloak writes to: ``data`` at run time, ``lib/quarkus`` in a build."""
 
 
 def unpacked(parent: Path, artefact: Artefact = KEYCLOAK, name: str = "") -> Path | None:

@@ -7,14 +7,13 @@ ended.
 """
 
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
-from helmd.files.environment_file import ensure_secrets, put_secret, read_environment_file
+from helmd.files.environment_file import ensure_secrets, new_secret, put_secret, read_environment_file
 from helmd.model.config.settings import Settings
 from helmd.model.errors import ConfigurationError, Fault, HelmError
 from helmd.model.layout import Layout
@@ -35,14 +34,7 @@ from helmd.postgres.cluster import (
 from helmd.postgres.configuration import SUPERUSER, Cluster, Mappings, PasswordLogin
 from helmd.postgres.external import server_of
 from helmd.postgres.passfile import put_passwords
-from helmd.postgres.roles import (
-    admin_conninfo,
-    ensure_local_databases,
-    ensure_role_and_database,
-    external_dsn,
-    rename_database,
-    service_uri,
-)
+from helmd.postgres.uris import external_dsn, service_uri
 
 _TO_BE_CHANGED = re.compile(r"[<{\[]?change[_ -]?(me|this)[>}\]]?", re.IGNORECASE)
 
@@ -154,6 +146,9 @@ def rename_databases(registry: Registry, layout: Layout, settings: Settings, fac
                 f" helmctl apply; helmctl start {name}"
             )
             continue
+        # Not at the top, here and below: psycopg takes longer to import than all else of helmctl apply.
+        from helmd.postgres.roles import rename_database
+
         try:
             rename_database(administration(registry, layout, settings), before, after)
         except HelmError as error:
@@ -165,6 +160,8 @@ def rename_databases(registry: Registry, layout: Layout, settings: Settings, fac
 def administration(registry: Registry, layout: Layout, settings: Settings) -> str:
     """How the role is reached that may change all databases of the suite."""
     if settings.suite_embedded:
+        from helmd.postgres.roles import admin_conninfo
+
         return admin_conninfo(embedded_cluster(registry, layout, settings))
     return settings.suite_database
 
@@ -259,9 +256,13 @@ def ensure_databases(registry: Registry, layout: Layout, settings: Settings, fac
         configure(cluster, change=lambda known: remaining_mappings(known, names, facts_of))
         if running(cluster) is None:
             return ()
+        from helmd.postgres.roles import ensure_local_databases
+
         ensure_local_databases(cluster, passwords)
         settle_logins(registry, layout, settings, facts_of)
         return tuple(passwords)
+    from helmd.postgres.roles import ensure_role_and_database
+
     put_uris(registry, layout, settings)
     databases = databases_of(registry, layout, settings)
     for name, password in _passwords(names, layout).items():
@@ -314,4 +315,4 @@ def _run(facts: UnitFacts) -> str:
 
 
 def _password(file: Path, variable: str) -> str:
-    return ensure_secrets(file, {variable: lambda: secrets.token_urlsafe(32)})[variable]
+    return ensure_secrets(file, {variable: new_secret})[variable]

@@ -5,7 +5,6 @@ often its sockets may trigger it would make these fail as well (systemd.socket(5
 """
 
 import json
-import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from helmd.files.durable import write_atomically
 from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.layout import Layout
 from helmd.operations.configuration.load import Sources
-
-_log = logging.getLogger(__name__)
 
 
 def _path(layout: Layout) -> Path:
@@ -32,7 +29,10 @@ def keep(layout: Layout, sources: Sources) -> None:
             layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(_path(layout), text, 0o600)
     except OSError as problem:
-        _log.warning("%s can't be written: %s", _path(layout), problem.strerror)
+        # Imported when needed, as all that helmctl can do without.
+        import logging
+
+        logging.getLogger(__name__).warning("%s can't be written: %s", _path(layout), problem.strerror)
 
 
 def kept(layout: Layout) -> Sources | None:

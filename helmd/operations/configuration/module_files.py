@@ -8,11 +8,10 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from secrets import token_urlsafe
 
 from helmd.files.beneath import opened_directory, read_in, write_below
 from helmd.files.durable import write_atomically
-from helmd.files.environment_file import ensure_secrets
+from helmd.files.environment_file import ensure_secrets, new_secret
 from helmd.model.config.config_text import value_in, with_value
 from helmd.model.config.file_format import format_of
 from helmd.model.errors import HelmError
@@ -165,7 +164,7 @@ def ensure_service_secrets(registry: Registry, layout: Layout) -> Iterator[str]:
             text = read_text(file_directory(service, layout, FLASKENV), FLASKENV) if service.secrets else ""
             missing = [key for key in service.secrets if value_in(text, "env", "", key) is None]
             if missing:
-                ensure_secrets(layout.secrets_file(name), dict.fromkeys(missing, lambda: token_urlsafe(32)))
+                ensure_secrets(layout.secrets_file(name), dict.fromkeys(missing, new_secret))
         except OSError as problem:
             yield f"{name} was given no {', '.join(service.secrets)}: {explained(problem)}"
         except HelmError as error:

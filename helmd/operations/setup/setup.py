@@ -18,7 +18,7 @@ from helmd.keycloak.admin.api import MASTER
 from helmd.keycloak.distribution.artefact import KEYCLOAK, DownloadCallback
 from helmd.keycloak.distribution.fetch import fetch
 from helmd.keycloak.distribution.maven import available
-from helmd.keycloak.distribution.unpack import WRITABLE, unpack, unpacked
+from helmd.keycloak.distribution.unpack import unpack, unpacked
 from helmd.model.config.schema import HELM_SETTINGS
 from helmd.model.config.settings import Settings
 from helmd.model.config.toml_tables import ConfigSource
@@ -211,7 +211,7 @@ def prepare_keycloak(
         unpack(archive, layout.data)
         if options.keycloak_archive is None:
             archive.unlink()
-    for place in WRITABLE:
+    for place in launch.WRITABLE:
         (directory / place).mkdir(parents=True, exist_ok=True)
     fresh = not layout.secrets_file(name).exists()
     # Once Helm has a client of its own there, the temporary admin is not needed any more.
