@@ -364,7 +364,9 @@ class Signals:
         self._changed.add(unit_of_path(_text(message.headers.get("Path", b""))))
 
     def _reloading(self, message: Any) -> None:
-        self._changed.add("")
+        message.process_reply(True)
+        if not message.body:  # This signal is also sent when the reload begins.
+            self._changed.add("")
 
     @property
     def fd(self) -> int:

@@ -44,17 +44,20 @@ def installed_mode(layout: Layout, service: str) -> Mode | None:
     return mode_of(read_unit(layout.unit_file(unit_of(service))))
 
 
-def verify_units(units: Mapping[str, str]) -> Mapping[str, list[str]]:
-    """Return what systemd-analyze(1) says against UNITS (text by name), by unit. Raises UnitRefusedError."""
+def verify_units(units: Mapping[str, str], beside: Mapping[str, str] | None = None) -> Mapping[str, list[str]]:
+    """Return what systemd-analyze(1) says against UNITS (text by name), by unit. Raises UnitRefusedError.
+
+    BESIDE are those that they may depend on. These are read as far as that goes, in place of what is installed, and
+    what is said of them is in the answer as well.
+    """
     import subprocess
     import tempfile
 
+    every = {**units, **(beside or {})}
     with tempfile.TemporaryDirectory(prefix="helm-verify-") as directory:
-        files = []
-        for name, text in units.items():
-            path = Path(directory, name)
-            path.write_text(text)
-            files.append(str(path))
+        for name, text in every.items():
+            Path(directory, name).write_text(text)
+        files = [str(Path(directory, name)) for name in units]
         try:
             done = subprocess.run(
                 ["systemd-analyze", "--user", "verify", "--man=no", *files],
@@ -70,7 +73,7 @@ def verify_units(units: Mapping[str, str]) -> Mapping[str, list[str]]:
     # It reads the other units of the account too; what is wrong with those is not ours to judge.
     about_ours: dict[str, list[str]] = {}
     for line in done.stderr.splitlines():
-        if name := next((name for name in units if name in line), ""):
+        if name := next((name for name in every if name in line), ""):
             about_ours.setdefault(name, []).append(line.replace(f"{directory}/", ""))
     if done.returncode and not about_ours:
         raise UnitRefusedError(

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
@@ -64,10 +65,11 @@ class UnitWatch:
         if self._changed or self._broken:
             self._wake.set()
 
-    def read_all(self) -> None:
-        """Make `changes` report EVERYTHING."""
-        self._changed.add(EVERYTHING)
-        self._wake.set()
+    def report(self, units: Collection[str]) -> None:
+        """Make `changes` report UNITS, as if they had changed."""
+        if units:
+            self._changed |= set(units)
+            self._wake.set()
 
     async def changes(self) -> set[str]:
         """Wait for units to change; their names, EVERYTHING among them when all may have. Raises BusError."""

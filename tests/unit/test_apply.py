@@ -12,11 +12,12 @@ from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError, LockedError
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.names import unit_of
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.apply import Change, apply, concerning, rendered
-from helmd.operations.configuration.databases import ensure_databases
+from helmd.operations.configuration.databases import concern_databases, ensure_databases
 from helmd.operations.configuration.homes import make_homes, remove_home
 from helmd.postgres.binaries import newest
 from helmd.postgres.configuration import ident_file
@@ -51,6 +52,35 @@ def test_what_another_process_applied_meanwhile_stays(account: Layout) -> None:
         # It is refused before the manager is asked for anything.
         apply([LEDGER], Registry({}), account, Settings(), cast(Manager, None))
     assert unit.read_text() == "ledger 3"
+
+
+def test_what_is_written_is_verified_beside_what_stays(account: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit that is installed as it should be was verified when it was written."""
+    asked: list[tuple[dict[str, str], dict[str, str]]] = []
+
+    def verify(units: dict[str, str], beside: dict[str, str]) -> dict[str, list[str]]:
+        asked.append((units, beside))
+        return {SHOP.unit: ["it is refused"], CORE.unit: ["not its own fault"]}
+
+    monkeypatch.setattr("helmd.operations.configuration.apply.verify_units", verify)
+    text = '[services.shop]\ntype = "command"\nstart_command = ["true"]\n'
+    registry = read_registry([ConfigSource("test", text)], {})
+    foreign = Change("hivematrix-other.service", "foreign", "theirs", "other")
+    # Nothing is left to be done, so the manager is asked for nothing else.
+    done = apply([SHOP, CORE, foreign], registry, account, Settings(), cast(Manager, Idle()))
+    assert asked == [({SHOP.unit: "shop"}, {CORE.unit: "core"})]
+    assert done.done == [] and [change.unit for change in done.refused] == [SHOP.unit]
+    apply([CORE, foreign], registry, account, Settings(), cast(Manager, Idle()))
+    assert len(asked) == 1, "nothing is written, nothing is verified"
+
+
+def test_only_what_may_need_a_database_has_postgresql_asked_for_it() -> None:
+    text = "[services.shop]\nport = 6000\ndatabase = true\n[services.desk]\nport = 6001\n"
+    text += '[services.login]\ntype = "keycloak"\nport = 8080\n'
+    registry = whole_suite(read_registry([ConfigSource("test", text)], {}), Settings())
+    found = {name: concern_databases({unit_of(name)}, registry) for name in (*registry.names, "gone")}
+    assert found == {"postgres": True, "shop": True, "desk": False, "login": True, "gone": False}
+    assert concern_databases({unit_of("desk"), unit_of("shop")}, registry) and not concern_databases((), registry)
 
 
 def test_a_cluster_that_is_stopped_learns_of_new_roles(account: Layout) -> None:

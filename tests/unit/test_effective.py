@@ -221,6 +221,22 @@ def test_a_missing_directory_is_its_own_services_affair(account: Layout) -> None
 
 
 @pytest.mark.usefixtures("external_store")
+def test_what_is_kept_already_is_not_read_once_more(account: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    account.registry_file.write_text(table("a", 7001))
+    keep_faultless(account)
+    before = kept(account)
+    with monkeypatch.context() as patched:
+        patched.delattr("helmd.operations.configuration.effective.load_suite")
+        keep_faultless(account)
+        account.registry_file.write_text(table("a", 7002))
+        with pytest.raises(NameError):
+            keep_faultless(account)
+    assert kept(account) == before
+    keep_faultless(account)
+    assert kept(account) != before
+
+
+@pytest.mark.usefixtures("external_store")
 def test_a_unit_that_systemd_does_not_accept_keeps_no_other_back(account: Layout) -> None:
     """Such a unit is a fault in Helm, so it takes a planted one to see it."""
     account.registry_file.write_text(table("a", 7001) + table("b", 7002))

@@ -24,6 +24,7 @@ from helmd.model.units.health_policy import (
 from helmd.model.units.status import Observed, Usage
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.monitor import Monitor
+from helmd.systemd.bus import Signals
 from helmd.systemd.usage import UsageMeter
 
 RUNNING = UnitFacts("hivematrix-core.service", "loaded", "active", "running", main_pid=7, invocation="a1")
@@ -208,3 +209,37 @@ async def test_what_helm_is_does_not_depend_on_its_other_units(order: int) -> No
     await monitor._read(watch, units[::order])
     seen_now = {name: each.active_state for name, each in monitor.statuses().items()}
     assert seen_now == {"helm": "active", "core": "active"}
+
+
+async def test_a_new_registry_has_only_the_units_read_that_are_new() -> None:
+    """systemd reports every change of the others."""
+    recorded: list[str] = []
+    recorder: Any = SimpleNamespace(
+        statuses=lambda rows: recorded.extend(row.service_name for row in rows), keep_only=lambda names: None
+    )
+    watch: Any = SimpleNamespace(reported=[])
+    watch.report = watch.reported.append
+    unused: Any = None
+    noticed: list[bool] = []
+    monitor = Monitor(
+        unused, unused, recorder, UsageMeter(), unused, on_change=lambda: noticed.append(True), beat=lambda: None
+    )
+    monitor.adopt(Registry({"core": CORE}), 15.0)
+    monitor._watch = watch
+    monitor.adopt(Registry({"core": CORE}), 30.0)
+    assert (watch.reported, recorded, noticed) == ([], [], [])
+    away = Service("idp", "external", url="https://idp.example")
+    moved = replace(CORE, port=7000)
+    monitor.adopt(Registry({"core": moved, "shop": Service("shop"), "idp": away}), 30.0)
+    assert watch.reported == [["hivematrix-shop.service"]]
+    assert recorded == ["core", "idp"] and noticed == [True]
+    monitor.adopt(Registry({"shop": Service("shop")}), 30.0)
+    assert list(monitor.statuses()) == ["shop"] and watch.reported[1:] == [[]]
+
+
+def test_units_are_read_again_after_a_reload_of_the_manager_and_not_before() -> None:
+    seen_by: Any = SimpleNamespace(_changed=set())
+    for reloading, expected in ((True, 0), (False, 1)):
+        message: Any = SimpleNamespace(body=reloading, process_reply=lambda strict: None)
+        Signals._reloading(seen_by, message)
+        assert len(seen_by._changed) == expected

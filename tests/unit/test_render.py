@@ -128,6 +128,15 @@ def test_verify_minds_only_what_it_was_given(account: Layout, tmp_path: Path, mo
     assert not verify_units({"hivematrix-core.service": rendered(account)["hivematrix-core.service"]})
 
 
+def test_units_beside_are_read_where_others_depend_on_them_and_not_by_themselves() -> None:
+    core = "[Unit]\nWants=hivematrix-desk.service\n[Service]\nExecStart=/bin/true\n"
+    broken = "[Service]\nType=nonsense\nExecStart=/bin/true\n"
+    beside = {"hivematrix-desk.service": "[Service]\nExecStart=/bin/true\n", "hivematrix-shop.service": broken}
+    assert not verify_units({"hivematrix-core.service": core}, beside)
+    beside["hivematrix-desk.service"] = broken
+    assert list(verify_units({"hivematrix-core.service": core}, beside)) == ["hivematrix-desk.service"]
+
+
 def test_modes_differ_in_environment_and_command(account: Layout) -> None:
     development, production = (
         rendered(account, mode)["hivematrix-core.service"] for mode in ("development", "production")

@@ -26,7 +26,7 @@ from helmd.model.suite.names import TARGET
 from helmd.model.suite.service import Service
 from helmd.modules.records import read_record
 from helmd.modules.sandbox import BuildSandbox, Ran, run_in
-from helmd.operations.configuration.apply import host_of
+from helmd.operations.configuration.host_facts import host_of
 
 _SECONDS = 120.0
 _ENVIRONMENT_SECONDS = 900.0

@@ -1,6 +1,5 @@
 """Comparing the installed units with the registry, and installing the differences."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from helmd.model.suite.names import (
 from helmd.model.suite.service import Limits, Registry
 from helmd.model.suite.shell_syntax import shell_syntax
 from helmd.operations.configuration.databases import (
+    concern_databases,
     databases_of,
     ensure_databases,
     keycloak_database,
@@ -45,6 +45,7 @@ from helmd.operations.configuration.databases import (
 )
 from helmd.operations.configuration.effective import keep_faultless
 from helmd.operations.configuration.homes import make_homes, remove_home
+from helmd.operations.configuration.host_facts import controllers_of, host_of
 from helmd.operations.configuration.load import path_faults
 from helmd.operations.configuration.module_files import (
     ensure_service_secrets,
@@ -58,7 +59,6 @@ from helmd.operations.configuration.sockets import replace_sockets, wait_for_job
 from helmd.postgres.binaries import binaries_of, major_of, newest
 from helmd.postgres.cluster import account_name
 from helmd.systemd.bus import Manager
-from helmd.systemd.host import Host, delegated_controllers, probe_host
 from helmd.systemd.installed import installed_mode, is_ours, read_unit, starts_with_others, verify_units
 from helmd.systemd.render import (
     Setup,
@@ -118,31 +118,6 @@ class Applied(NamedTuple):
     done: list[Change]
     refused: list[Change]
     notices: list[str]
-
-
-def host_of(layout: Layout) -> Host:
-    """What this host supports; checked once and saved in the account's state directory."""
-    path = layout.state / "host.json"
-    try:
-        known = json.loads(path.read_text())
-        return Host(int(known["systemd"]), bool(known["user_namespaces"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return remember_host(layout)
-
-
-def remember_host(layout: Layout) -> Host:
-    """Check what this host supports, and save it."""
-    host = probe_host()
-    layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    text = json.dumps({"systemd": host.systemd, "user_namespaces": host.user_namespaces}) + "\n"
-    write_atomically(layout.state / "host.json", text)
-    return host
-
-
-def controllers_of(manager: Manager) -> frozenset[str]:
-    """The cgroup controllers with which MANAGER can enforce limits."""
-    group, _, _ = manager.facts("init.scope").control_group.rpartition("/")
-    return delegated_controllers(group)
 
 
 def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
@@ -297,9 +272,12 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
 
 def _verified(found: list[Change], registry: Registry) -> list[Change]:
     """FOUND, with those changes refused whose units systemd does not accept. Raises UnitRefusedError for Helm's own."""
-    if not any(change.pending and change.after for change in found):
+    wanted = {change.unit: change.after for change in found if change.pending and change.after}
+    if not wanted:
         return found
-    complaints = verify_units({change.unit: change.after for change in found if change.after})
+    # What is installed as it should be was verified when it was written.
+    same = {change.unit: change.after for change in found if change.kind == "same"}
+    complaints = verify_units(wanted, same)
     verified = []
     for change in found:
         name = service_behind(change.unit) or ""
@@ -357,8 +335,11 @@ def _install(
     if not todo:
         settle_logins(registry, layout, settings, manager.facts)
         return []
-    # Before the units: after a failure here the next apply finds the same changes and tries again.
-    ensure_databases(registry, layout, settings, manager.facts)
+    if concern_databases([change.unit for change in todo], registry):
+        # Before the units: after a failure here the next apply finds the same changes and tries again.
+        ensure_databases(registry, layout, settings, manager.facts)
+    else:
+        settle_logins(registry, layout, settings, manager.facts)
     done = []
     # What the admin has disabled is still disabled when the service is started by another unit than before.
     disabled = {

@@ -7,7 +7,7 @@ ended.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from helmd.files.environment_file import ensure_secrets, new_secret, put_secret,
 from helmd.model.config.settings import Settings
 from helmd.model.errors import ConfigurationError, Fault, HelmError
 from helmd.model.layout import Layout
-from helmd.model.suite.names import DATABASE_PASSWORD, KEYCLOAK_PASSWORD, SUITE_CLUSTER, unit_of
+from helmd.model.suite.composition import uses_database
+from helmd.model.suite.names import DATABASE_PASSWORD, KEYCLOAK_PASSWORD, SUITE_CLUSTER, SUITE_CLUSTER_UNIT, unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.module_files import place_database_uri
@@ -45,6 +46,12 @@ FactsOf = Callable[[str], UnitFacts]
 def database_services(registry: Registry) -> tuple[str, ...]:
     """The services that declare a database of their own."""
     return tuple(name for name, service in registry.services.items() if service.database and not service.external)
+
+
+def concern_databases(units: Collection[str], registry: Registry) -> bool:
+    """Whether one of UNITS is that of a service with a database, or of PostgreSQL, whose unit names all databases."""
+    users = {unit_of(name) for name, service in registry.services.items() if uses_database(service)}
+    return not users.isdisjoint(units) or SUITE_CLUSTER_UNIT in units
 
 
 def keycloak_service(registry: Registry) -> str | None:

@@ -51,9 +51,12 @@ def keep_faultless(layout: Layout) -> None:
     before = kept(layout)
     sources, unread = registry_sources(layout)
     try:
+        newest = read_sources(layout)
+        if newest == before:
+            return
         settings = load_settings(layout)
         load_suite(layout, settings)
-        keep(layout, read_sources(layout))
+        keep(layout, newest)
         return
     except ConfigurationError as error:
         faulty = {fault.file for fault in (*unread, *error.faults)}

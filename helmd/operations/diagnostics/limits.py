@@ -2,7 +2,7 @@
 
 from helmd.model.suite.limits import unenforced
 from helmd.model.units.diagnostics import Finding, ok, warn
-from helmd.operations.configuration.apply import controllers_of
+from helmd.operations.configuration.host_facts import controllers_of
 from helmd.operations.diagnostics.context import DoctorContext
 
 _DELEGATE = (

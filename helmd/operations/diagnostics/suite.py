@@ -32,8 +32,9 @@ from helmd.model.units.diagnostics import Finding, bad, judge_java, ok, warn
 from helmd.model.units.hardening import PROFILES, isolates
 from helmd.model.units.unit_state import UnitFacts, condition, daemon_trouble, waiting_for
 from helmd.modules.intent_log import interrupted_modules
-from helmd.operations.configuration.apply import Change, changes, host_of
+from helmd.operations.configuration.apply import Change, changes
 from helmd.operations.configuration.databases import database_services, embedded_cluster, remaining_mappings
+from helmd.operations.configuration.host_facts import host_of
 from helmd.operations.configuration.load import path_faults
 from helmd.operations.configuration.ports import privileged_ports
 from helmd.operations.diagnostics.context import DoctorContext

@@ -24,7 +24,7 @@ from helmd.modules.records import places_of, read_record, write_record
 from helmd.modules.sandbox import BuildSandbox, TakeLine
 from helmd.modules.snapshot import remove_tree
 from helmd.modules.versions import link_shared, make_directories, make_version, remove_version
-from helmd.operations.configuration.apply import host_of
+from helmd.operations.configuration.host_facts import host_of
 from helmd.operations.modules.planned import check_entry, planned_suite
 
 _OWN = (ENVIRONMENT, "services.json")

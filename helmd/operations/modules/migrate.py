@@ -14,7 +14,8 @@ from helmd.model.layout import Layout
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.service import Registry, Service
 from helmd.modules.sandbox import MEMORY, TASKS, BuildSandbox, run_in
-from helmd.operations.configuration.apply import host_of, rendered
+from helmd.operations.configuration.apply import rendered
+from helmd.operations.configuration.host_facts import host_of
 
 _LEFT_OUT = re.compile(
     r"(Exec\w+|Type|Restart\w*|KillMode|KillSignal|Timeout\w+|SyslogIdentifier|OOMPolicy|SuccessExitStatus|"

@@ -104,19 +104,27 @@ class Monitor:
 
     def adopt(self, registry: Registry, interval: float) -> None:
         """Monitor REGISTRY from now on, and measure usage every INTERVAL seconds."""
-        self._registry, self._interval = registry, interval
+        self._interval = interval
+        if registry == self._registry:
+            return
+        self._registry, unread = registry, []
         for name, service in registry.services.items():
             unit = "" if service.external else _unit(name)
             before = self._observed.get(name)
             if before is None or before.external != service.external:
                 before = Observed(name, service, UnitFacts(unit, active_state=UNKNOWN))
+                unread += [unit] if unit else []
             self._observed[name] = replace(before, service=service)
         for name in [name for name in self._observed if name not in registry]:
             observed = self._observed.pop(name)
             if not observed.external and observed.facts.exists:
                 self._observed[name] = Observed(name, None, observed.facts, observed.mode)
         if self._watch is not None:
-            self._watch.read_all()
+            # Of all others, systemd has reported every change.
+            self._watch.report(unread)
+            self._recorder.keep_only(self._observed)
+            self._record(name for name, observed in self._observed.items() if observed.facts.unit not in unread)
+            self._on_change()
         self._due.set()
 
     def status(self, name: str) -> Status:

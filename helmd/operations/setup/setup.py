@@ -46,8 +46,9 @@ from helmd.model.suite.names import (
 )
 from helmd.model.suite.service import Registry, Service
 from helmd.model.urls import origin_of
-from helmd.operations.configuration.apply import apply, changes, remember_host
+from helmd.operations.configuration.apply import apply, changes
 from helmd.operations.configuration.databases import embedded_cluster, ensure_databases, keycloak_service
+from helmd.operations.configuration.host_facts import remember_host
 from helmd.operations.configuration.keys import install_certificate, make_keys
 from helmd.operations.configuration.load import load_settings, load_suite
 from helmd.operations.configuration.module_files import KEYS
