@@ -1,7 +1,7 @@
-"""An archive as a stream of parts: written in one pass, and read in one, every member checked before it is used.
+"""Archives as streams of parts, written and read in one pass; every member is checked before it is used.
 
-Inside the encryption it is a compressed tar archive, so that ``age --decrypt -i KEY FILE | tar -xz`` opens it where
-there is no Helm. A dump, whose size is known only at its end, is cut into members of equal size.
+An archive is an encrypted, compressed tar archive, so that ``age --decrypt -i KEY FILE | tar -xz`` extracts it without
+Helm. A dump, whose size is not known in advance, is split into members of equal size.
 """
 
 import zlib
@@ -35,7 +35,7 @@ from helmd.operations.backup.encryption import AgeIdentity, decrypted
 
 DUMP_MEMBER = 4 << 20
 _LEVEL = 3
-"""Of compression: more costs more time than it saves space in dumps."""
+"""Compression level: higher ones take much time for little gain with dumps."""
 _MAX_MEMBERS = 2_000_000
 _MAX_MEMBER = 256 << 30
 
@@ -52,7 +52,7 @@ class ArchiveWriter:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What is written meanwhile belongs to the part NAME. Without anything there is no such part."""
+        """Write the members of the part NAME within this context. A part without members is omitted."""
         if kind_of_part(name) is None:
             raise BackupError(f"{name!r} can't be a part of a backup")
         self._digest = PartDigest(name)
@@ -62,7 +62,7 @@ class ArchiveWriter:
         self._digest = None
 
     def member(self, part: str, member: Member, chunks: Iterator[bytes]) -> None:
-        """A member of the part that is being written."""
+        """Write a member of the current part."""
         assert self._digest is not None
         self._digest.member(member.name, member.kind, member.mode, member.size, member.target)
         name = f"{part}/{member.name}"
@@ -88,7 +88,7 @@ class ArchiveWriter:
 
 
 class DumpMembers:
-    """Makes members of a dump that comes in chunks of any size."""
+    """Splits a dump, given in chunks of any size, into members."""
 
     def __init__(self, writer: ArchiveWriter, part: str) -> None:
         self._writer, self._part = writer, part
@@ -116,7 +116,7 @@ def _number(number: int) -> str:
 
 
 class Visitor(Protocol):
-    """What is done with an archive that is read."""
+    """Callbacks for reading an archive."""
 
     def part(self, name: str) -> None:
         """The part NAME begins."""
@@ -129,7 +129,7 @@ class Visitor(Protocol):
 
 
 class Nothing:
-    """A visitor that only has an archive checked."""
+    """A visitor that does nothing, to only check an archive."""
 
     def part(self, name: str) -> None:
         return
@@ -143,7 +143,7 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class ReadArchive:
-    """What an archive says of itself. ``signed`` is whether the identity's key has signed it; None without a key."""
+    """The manifest of an archive. ``signed`` says whether the identity's key has signed it; None without a key."""
 
     manifest: Manifest
     signed: bool | None
@@ -159,9 +159,9 @@ def read_archive(
 ) -> ReadArchive:
     """Read the whole archive behind DESCRIPTOR, with VISITOR, and check it against its manifest.
 
-    KNOWN is the manifest of an earlier reading, by which each part is checked as soon as it has ended. LIMIT says how
-    many bytes it may have at most. Raises BackupError for what is damaged, incomplete or not allowed, also one that is
-    signed with another key.
+    KNOWN is the manifest of an earlier reading, by which each part is checked as soon as it has ended. LIMIT is
+    the maximum size in bytes. Raises BackupError for an archive that is damaged, incomplete, not allowed, or signed
+    with another key.
     """
     reading = _Reading(visitor or Nothing(), known, limit, progress)
     with decrypted(descriptor, identity) as stream:
@@ -180,7 +180,7 @@ def read_archive(
 
 
 class _Inflated:
-    """Decompresses a stream without ever holding much of it."""
+    """Decompresses a stream with bounded memory."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
@@ -302,7 +302,7 @@ class _Reading:
         self._visitor.end(part.name)
 
     def _check(self, part: str, name: str, member: Member) -> None:
-        """Raise BackupError for a member that could be written somewhere else than below its part."""
+        """Raise BackupError for a member that could be written outside of its part."""
         names = self._names if part == self._part else set()
         links = self._links if part == self._part else set()
         kind = kind_of_part(part)

@@ -1,4 +1,4 @@
-"""Checking that a dump gives back what was dumped: it is restored, and rows and schema are compared."""
+"""Verifying a dump: it is restored, and rows and schema are compared with the original."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def read_roles(content: bytes) -> list[RoleFacts]:
 
 
 class Dumps:
-    """Restores the databases of an archive that is read; CLUSTER_OF says where, by the name of the cluster.
+    """Restores the databases of an archive; CLUSTER_OF returns the target for the name of a cluster.
 
     A visitor of `helmd.operations.backup.archive.read_archive`; call `abandon` after an error.
     """
@@ -82,7 +82,7 @@ class Dumps:
 
 
 def compare(facts: DatabaseFacts, cluster: Cluster, realm: str) -> None:
-    """Raise BackupError unless a restored database is what was dumped; Keycloak's must have the REALM."""
+    """Raise BackupError unless a restored database equals the original; Keycloak's must have the REALM."""
     tables, digest = database_state(cluster, facts.name)
     for name in sorted({*tables, *facts.tables}):
         if tables.get(name) != facts.tables.get(name):
@@ -108,9 +108,9 @@ def restored_on_trial(
     notify: Callable[[str], None],
     known: Manifest | None = None,
 ) -> ReadArchive:
-    """Read the archive behind DESCRIPTOR, and restore its databases into clusters in DIRECTORY that are then removed.
+    """Read the archive behind DESCRIPTOR, and restore its databases into temporary clusters in DIRECTORY.
 
-    Raises BackupError if one is not what was dumped, and errors as `read_archive`.
+    Raises BackupError if one differs from the original, and errors as `read_archive`.
     """
     with ExitStack() as stack:
         made: dict[str, Cluster] = {}

@@ -1,8 +1,8 @@
-"""What git and a virtual environment know about a service's directory, and making both again.
+"""The checkout and the virtual environment in a service's directory: recording and recreating them.
 
-A service may write anything into its directory, ``.git/config`` included, and that names programs which git runs. So
-git is never run with it: the few facts that are needed are read as text, and whether files differ is asked of git in a
-repository of Helm's own that only borrows the objects and the index.
+A service may write anything into its directory, including ``.git/config``, which can name programs for git to run. So
+git is never run with it: the needed facts are read as text, and modified files are determined by git in a temporary
+repository that only uses the objects and the index.
 """
 
 import os
@@ -46,7 +46,7 @@ _PROTOCOLS = (
 
 
 def service_ref(service: Service, layout: Layout) -> ServiceRef:
-    """Return what a backup has of a service's directory, and what is known of the rest."""
+    """Return what to back up of a service's directory, and the facts to recreate the rest."""
     directory = layout.resolve(service.path)
     environment = _environment(service, directory)
     remote, commit, changed, reproducible = "", "", False, False
@@ -70,7 +70,7 @@ def service_ref(service: Service, layout: Layout) -> ServiceRef:
 
 
 def _module_facts(places: ModulePlaces, version: str) -> tuple[str, str, bool]:
-    """Return source and commit of a module's version, and whether git can bring it back: from another machine."""
+    """Return source and commit of a module's version, and whether git can fetch it again, from another machine."""
     try:
         record = read_record(places)
     except HelmError:
@@ -82,7 +82,7 @@ def _module_facts(places: ModulePlaces, version: str) -> tuple[str, str, bool]:
 
 
 def _too_wide(directory: Path, layout: Layout) -> bool:
-    """Return whether a directory has more in it than a service's files, or is not this account's."""
+    """Return whether a directory contains more than a service's files, or is not this account's."""
     try:
         own = os.stat(directory, follow_symlinks=False).st_uid == os.geteuid()
     except OSError:
@@ -93,7 +93,7 @@ def _too_wide(directory: Path, layout: Layout) -> bool:
 
 
 def skipped_in(ref: ServiceRef, name: str) -> bool:
-    """Return whether what is at NAME in a service's directory is made again instead of being saved."""
+    """Return whether NAME in a service's directory is recreated instead of being backed up."""
     if name.rsplit("/", 1)[-1] in _CACHES:
         return True
     if ref.environment is not None and name == ref.environment.directory:
@@ -129,9 +129,7 @@ def _environment(service: Service, directory: Path) -> EnvironmentRef | None:
 
 
 def _git_facts(service: Service, directory: Path) -> tuple[str, str, bool, bool]:
-    """Return remote and commit of a checkout, whether files differ from it, and whether git can bring all of it
-    back.
-    """
+    """Return remote and commit of a checkout, whether it has changes, and whether git can fetch it again."""
     try:
         git = directory / ".git"
         remote = _remote(_text(git, "config"))
@@ -251,7 +249,7 @@ def remote_fault(ref: ServiceRef) -> str:
 
 
 def clone(ref: ServiceRef, place: Path) -> None:
-    """Have a service's code in PLACE, at the commit of the backup, unless something is there. Raises BackupError."""
+    """Clone a service's code into PLACE, at the commit of the backup, unless PLACE exists. Raises BackupError."""
     if place.exists():
         return
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +273,7 @@ def clone(ref: ServiceRef, place: Path) -> None:
 
 
 def _git(*words: str) -> "subprocess.CompletedProcess[str]":
-    """git as the admin has configured it, with protocols that run no program, and without hooks."""
+    """Run git with the admin's configuration, without hooks, and with protocols that run no programs."""
     options = [
         word for option in (*_PROTOCOLS, "core.hooksPath=/dev/null", "core.fsmonitor=false") for word in ("-c", option)
     ]
@@ -291,9 +289,7 @@ RunProgram = Callable[[Sequence[str], bool], Ran]
 
 
 def sandboxed(layout: Layout, name: str, directory: Path) -> RunProgram:
-    """Return what runs programs in a sandbox with no more of the account's files than the DIRECTORY of the service
-    NAME.
-    """
+    """Return a function that runs programs in a sandbox with only the DIRECTORY of the service NAME."""
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": "/nonexistent",
@@ -315,7 +311,7 @@ def sandboxed(layout: Layout, name: str, directory: Path) -> RunProgram:
 
 
 def make_environment(ref: ServiceRef, directory: Path, run: RunProgram) -> Iterator[str]:
-    """Make the virtual environment of a service again, unless it is there; what was done or failed, as sentences."""
+    """Recreate the virtual environment of a service, if missing; return what was done or failed, as sentences."""
     wanted = ref.environment
     if wanted is None:
         return

@@ -1,9 +1,8 @@
-"""Making a backup: everything into one encrypted archive, which gets its name once it was restored on trial.
+"""Making a backup: one encrypted archive, which gets its final name after a test restore.
 
-The trial reads the finished file: its databases are restored into a cluster of their own and compared. For that the
-archive can also be opened by a second identity, which is made for it, never leaves this process's memory and the pipe
-to age, and is gone afterwards. So neither the admin's identity is needed, nor is anything but the archive itself what
-was tried.
+The test reads the complete file: its databases are restored into a temporary cluster and compared. For that the archive
+is also encrypted for a second, temporary identity, which only exists in this process's memory and the pipe to age. So
+the admin's identity is not needed, and the archive itself is tested.
 """
 
 import os
@@ -71,7 +70,7 @@ _SPARE = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class MadeBackup:
-    """A backup that was made and tried. ``size`` is that of the file in bytes."""
+    """A verified backup. ``size`` is that of the file in bytes."""
 
     path: Path
     size: int
@@ -82,7 +81,7 @@ class MadeBackup:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A cluster whose databases are saved."""
+    """A cluster to back up."""
 
     name: Literal["suite", "store"]
     cluster: Cluster
@@ -91,10 +90,10 @@ class _Source:
 
 
 def create_backup(layout: Layout, settings: Settings, registry: Registry, notify: Notify) -> MadeBackup:
-    """Make a backup of the account's suite, try it, and delete those that are not kept any longer.
+    """Make a backup of the account's suite, verify it, and delete expired ones.
 
-    How it ended is recorded. Raises BackupError, NotSetUpError, ClusterError, and LockedError while another one is
-    made.
+    The result is recorded. Raises BackupError, NotSetUpError, ClusterError, and LockedError while another backup is in
+    progress.
     """
     key = backup_key(layout)
     with locked(layout.backup_lock, "a backup is being made"):
@@ -161,7 +160,7 @@ def _has_directory(name: str, registry: Registry, layout: Layout) -> bool:
 
 
 def _sources(layout: Layout, settings: Settings, registry: Registry) -> tuple[list[_Source], list[str]]:
-    """Return the clusters to be saved, all of them running; what is not, as sentences. Raises BackupError."""
+    """Return the clusters to back up, all running, and sentences on what is not backed up. Raises BackupError."""
     wanted: list[tuple[Literal["suite", "store"], Cluster, str]] = []
     left_out = []
     if SUITE_CLUSTER in registry:
@@ -184,7 +183,7 @@ def _sources(layout: Layout, settings: Settings, registry: Registry) -> tuple[li
 
 
 def _check_space(directory: Path, layout: Layout, refs: Iterable[ServiceRef], sources: Iterable[_Source]) -> None:
-    """Raise BackupError unless the archive, uncompressed at worst, and the trial have enough space."""
+    """Raise BackupError unless there is space for the archive, at worst uncompressed, and the test restore."""
     databases = sum(size for source in sources for size in source.databases.values())
     files = sum(
         size_below(layout.resolve(ref.path), lambda name, ref=ref: skipped_in(ref, name))  # type: ignore[misc]
@@ -218,7 +217,7 @@ def _is_cache(name: str) -> bool:
 
 
 class _Writing:
-    """One archive while it is written."""
+    """An archive being written."""
 
     def __init__(
         self,
@@ -235,7 +234,7 @@ class _Writing:
 
     def write(self, writer: ArchiveWriter, key: BackupKey, began: float) -> Manifest:
         with ExitStack() as stack:
-            # First of all, so that databases and files are of nearly the same time.
+            # First, so that databases and files are of nearly the same time.
             taken = [
                 (source, stack.enter_context(snapshots(source.cluster, source.databases))) for source in self._sources
             ]
@@ -290,7 +289,7 @@ class _Writing:
                 self._write_service(writer, ref)
 
     def _write_views(self, writer: ArchiveWriter) -> None:
-        """What users have saved in the log store, which is not in the archive otherwise."""
+        """Add the users' saved views in the log store, which is not in the archive otherwise."""
         if any(source.name == STORE for source in self._sources):
             return
         try:

@@ -1,6 +1,6 @@
-"""Encryption by age(1): an archive streams through it, so that nothing of it is ever on a disk in the clear.
+"""Encryption by age(1) as a stream, so that plaintext is never written to disk.
 
-Keys never stand in arguments: an identity is a file, or comes through a pipe. A public key (recipient) may be seen.
+Secret keys are never passed as arguments: an identity is a file, or passed through a pipe.
 """
 
 import os
@@ -16,14 +16,14 @@ from helmd.model.backup.manifest import BackupError
 from helmd.model.errors import NotSetUpError
 
 AUTHENTICATION = "# hivematrix authentication key: "
-"""In a file with an identity, the line with the key of the HMAC over manifests; age(1) ignores such lines."""
+"""The comment line in an identity file with the key of the HMAC over manifests."""
 _SECONDS = 60.0
 _MAX_IDENTITY = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class AgeIdentity:
-    """The text of an age identity file: what opens archives. Never print it."""
+    """The content of an age identity file, the secret key of archives. Never print it."""
 
     text: str = field(repr=False)
 
@@ -42,7 +42,7 @@ def _program(name: str) -> str:
 
 
 def new_identity() -> tuple[AgeIdentity, str]:
-    """Return a new identity, and its recipient."""
+    """Generate an identity; return it and its recipient."""
     made = subprocess.run([_program("age-keygen")], capture_output=True, text=True, timeout=_SECONDS, check=False)
     if made.returncode:
         raise BackupError(f"age-keygen failed: {_last_line(made.stderr)}")
@@ -94,7 +94,7 @@ def encrypted_to(recipients: Sequence[str], descriptor: int) -> Iterator[IO[byte
 
 
 class Decryption:
-    """An archive while age(1) decrypts it. Each chunk is authenticated before it is given."""
+    """An archive being decrypted by age(1), which authenticates each chunk before output."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", said: IO[bytes]) -> None:
         self._process = process
@@ -102,13 +102,13 @@ class Decryption:
         self._output = cast(IO[bytes], process.stdout)
 
     def read(self, count: int) -> bytes:
-        """Up to COUNT bytes; none at the end, also at an end that is too early: see `check`."""
+        """Read up to COUNT bytes; empty at the end, also of a truncated archive: see `check`."""
         return self._output.read(count)
 
     def check(self) -> None:
-        """Raise BackupError if age found the archive damaged or cut short, or made for another key.
+        """Raise BackupError if age found the archive damaged, truncated, or encrypted for another key.
 
-        Only after what it gives has ended is an archive known to be whole.
+        To be called at the end: only then is the archive known to be complete.
         """
         if self._output.read(1):
             return
@@ -118,7 +118,7 @@ class Decryption:
 
 @contextmanager
 def decrypted(descriptor: int, identity: AgeIdentity) -> Iterator[Decryption]:
-    """Yield what the archive behind DESCRIPTOR has, from its beginning. Raises BackupError."""
+    """Yield the decrypted archive behind DESCRIPTOR, from its beginning. Raises BackupError."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     text = identity.text.encode("utf-8", "surrogateescape")
     if len(text) > _MAX_IDENTITY:
@@ -126,7 +126,7 @@ def decrypted(descriptor: int, identity: AgeIdentity) -> Iterator[Decryption]:
     reading, writing = os.pipe()
     try:
         try:
-            # It fits into the pipe, so that nobody has to read meanwhile (pipe(7), capacity).
+            # It fits into the pipe's buffer, so that the write does not block (pipe(7)).
             os.write(writing, text)
         finally:
             os.close(writing)
@@ -160,7 +160,7 @@ _REFUSALS = (
     ("AGE-SECRET-KEY", "the identity can't be used", "It has a line that begins with AGE-SECRET-KEY-1."),
     ("identit", "the identity can't be used", "It has a line that begins with AGE-SECRET-KEY-1."),
 )
-"""What age says, and what that means. The first that is found counts."""
+"""Messages of age with our sentences; the first match counts."""
 
 
 def _refused(said: IO[bytes]) -> BackupError:

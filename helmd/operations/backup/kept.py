@@ -1,4 +1,4 @@
-"""The directory of backups, the key that they are encrypted for, and how the last run ended."""
+"""The directory of backups, their key, and the result of the last run."""
 
 import json
 import os
@@ -23,14 +23,14 @@ MAKE_KEY = "helmctl backup key"
 
 @dataclass(frozen=True, slots=True)
 class BackupKey:
-    """What a backup is made with: the public key, and the key by which its manifest is signed, which is a secret."""
+    """The public key for encryption, and the secret key that signs manifests."""
 
     recipient: str
     authentication: str = field(repr=False)
 
 
 def directory_of(layout: Layout, settings: Settings) -> Path:
-    """Return where backups are kept."""
+    """Return the directory of backups."""
     return layout.resolve(settings.backup_directory) if settings.backup_directory else layout.backups
 
 
@@ -88,7 +88,7 @@ def stored_backups(directory: Path) -> list[StoredBackup]:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what runs that were ended have left."""
+    """Remove leftover files of interrupted runs."""
     with suppress(FileNotFoundError):
         for name in os.listdir(directory):
             if PARTIAL.match(name):
@@ -96,7 +96,7 @@ def remove_partial(directory: Path) -> None:
 
 
 def prune(directory: Path, settings: Settings, now: float | None = None) -> Iterator[StoredBackup]:
-    """Delete the archives that are not kept any longer; those that are gone."""
+    """Delete expired archives; return them."""
     stored = stored_backups(directory)
     for backup in expired(stored, settings.backup_keep, settings.backup_keep_days, time.time() if now is None else now):
         try:
@@ -107,12 +107,12 @@ def prune(directory: Path, settings: Settings, now: float | None = None) -> Iter
 
 
 def record_last(layout: Layout, run: LastRun) -> None:
-    """Remember how a run ended."""
+    """Record the result of a run."""
     write_atomically(layout.last_backup, json.dumps(asdict(run)) + "\n", 0o600)
 
 
 def last_run(layout: Layout) -> LastRun | None:
-    """Return how the last run ended, or None if there was none, or that is not known."""
+    """Return the result of the last run, or None if there was none, or it is unknown."""
     try:
         return LastRun(**json.loads(layout.last_backup.read_text()))
     except (OSError, ValueError, TypeError):
@@ -120,7 +120,7 @@ def last_run(layout: Layout) -> LastRun | None:
 
 
 def backups_listed(layout: Layout, settings: Settings) -> BackupList:
-    """Return what the API says of backups."""
+    """Return the API's list of backups."""
     directory, last = directory_of(layout, settings), last_run(layout)
     try:
         recipient = backup_key(layout).recipient

@@ -1,4 +1,4 @@
-"""What a backup has of a module besides the files of its service: its record, and what its active version declares."""
+"""Files of a module in a backup besides those of its service: its record, and its version's declared settings."""
 
 from collections.abc import Iterator
 from contextlib import suppress

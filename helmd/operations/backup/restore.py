@@ -1,8 +1,8 @@
-"""Restoring a suite from an archive, on an empty machine or in place of a suite that is there.
+"""Restoring a suite from an archive, on an empty machine or in place of an existing suite.
 
 The archive is read twice through one descriptor: once completely, which authenticates and checks all of it, and then
-again, part by part in the order in which a suite is made. Each step can be done again, so a restore that was
-interrupted is done again from its beginning, on the same archive.
+again, part by part in the order of set-up. Each step can be repeated, so an interrupted restore is run again from its
+beginning, with the same archive.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ _MAX_ADMIN_FILE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Restoring:
-    """What is restored: the archive, by the descriptor through which it was checked, and what opens it."""
+    """The archive, by the descriptor through which it was checked, and its identity."""
 
     descriptor: int
     identity: AgeIdentity
@@ -99,7 +99,7 @@ def _free(layout: Layout) -> int:
 
 
 def found_conditions(layout: Layout, manifest: Manifest) -> RestoreConditions:
-    """Return what there is on this machine that matters for a restore. Nothing is changed."""
+    """Return the facts of this machine that matter for a restore. Nothing is changed."""
     try:
         newest_here = newest().major
     except NotSetUpError:
@@ -122,7 +122,7 @@ def found_conditions(layout: Layout, manifest: Manifest) -> RestoreConditions:
 
 
 def existing_suite(layout: Layout) -> str:
-    """Return what shows that the account has a suite that a restore would replace, as a sentence; empty without one."""
+    """Return the evidence of an existing suite, which a restore would replace, as a sentence; empty without one."""
     if layout.suite_cluster.exists():
         return f"this account has a suite already, with databases in {layout.suite_cluster}"
     with suppress(OSError, UnicodeDecodeError):
@@ -155,12 +155,12 @@ def _fault(ref: ServiceRef, layout: Layout, unfinished: bool) -> str:
 
 
 def plan(layout: Layout, manifest: Manifest, replace: bool) -> RestorePlan:
-    """Return what a restore does here, and what is in its way."""
+    """Return the plan of a restore here, with its obstacles."""
     return plan_restore(manifest, found_conditions(layout, manifest), replace)
 
 
 def _name(manifest: Manifest) -> str:
-    """Return what an archive is recognized by."""
+    """Return the identification of an archive."""
     return hashlib.sha256(manifest_text(manifest)).hexdigest()
 
 
@@ -201,7 +201,7 @@ def restore_backup(
 
 
 def _move_aside(manifest: Manifest, layout: Layout, manager: Manager, notify: Notify) -> None:
-    """Back up the suite that is here, stop it, and move it where nothing of it is overwritten."""
+    """Back up the existing suite, stop it, and move its files aside."""
     settings = load_settings(layout)
     made = create_backup(layout, settings, load_suite(layout, settings), notify)
     notify(f"the suite that is here is saved in {made.path}")
@@ -228,7 +228,7 @@ def _move_aside(manifest: Manifest, layout: Layout, manager: Manager, notify: No
 
 
 class _Steps:
-    """The second reading of an archive: each part put back where it belongs, with what has to be done in between."""
+    """The second pass over an archive: restores each part, with the steps in between."""
 
     def __init__(
         self,
@@ -293,7 +293,7 @@ class _Steps:
     def _put_state(self, member: Member, chunks: Iterator[bytes]) -> None:
         above, _, name = member.name.partition("/")
         if above == "clusters" and name in (f"{SUITE}/{ADMIN_FILE}", f"{STORE}/{ADMIN_FILE}"):
-            # Only once there is a cluster: its directory must be empty before.
+            # Only after the cluster was created, whose directory must be empty before.
             if member.size > _MAX_ADMIN_FILE:
                 raise BackupError(f"{member.name} is too large to be a configuration file")
             self._admin_files[name.partition("/")[0]] = b"".join(chunks)
@@ -310,7 +310,7 @@ class _Steps:
         return self._registry
 
     def _prepare_code(self) -> None:
-        """What must be there before a service's own files are put into its directory."""
+        """Create what is needed before a service's own files are restored into its directory."""
         if self._coded:
             return
         self._coded = True
@@ -369,7 +369,7 @@ class _Steps:
         return cluster, binaries_of(cluster.directory)
 
     def finish(self) -> None:
-        """What is done once all parts are in their places."""
+        """Do the remaining steps after all parts were restored."""
         self._prepare_code()
         self._set_up()
         settings = load_settings(self._layout)

@@ -1,4 +1,4 @@
-"""Findings that were accepted: kept in a file among the account's secrets, changed by helmctl and helmd alike."""
+"""Accepted findings, in a file among the account's secrets that helmctl and helmd change."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ from helmd.model.security.findings import SecurityFinding
 from helmd.model.security.report import with_acceptances
 
 UNUSABLE = "accepted findings can't be used"
-"""How the sentence about a file that can't be used begins."""
+"""The beginning of the sentence about a file that can't be used."""
 _WHAT = "accepted findings are being changed"
 
 
@@ -40,7 +40,7 @@ class AcceptanceStore:
         """Why the file can't be used, as a sentence; nothing is accepted then."""
 
     def acceptances(self) -> tuple[Acceptance, ...]:
-        """Return all that the file has, also those that have ended; none where it can't be used (`trouble`)."""
+        """Return all acceptances in the file, also expired ones; none if it can't be used (`trouble`)."""
         self.trouble = ""
         try:
             return acceptances_in(private_text(self._path))
@@ -83,7 +83,7 @@ class AcceptanceStore:
 
 
 def accepting(reply: SecurityAuditReply, store: AcceptanceStore) -> SecurityAuditReply:
-    """Return REPLY with what STORE has accepted now: nothing, where its file can't be used, which is then said."""
+    """Return REPLY with the present acceptances in STORE; without any, and a note, if its file can't be used."""
     accepted = store.acceptances()
     changed = with_acceptances(reply, acceptances_in_force(accepted, datetime.now(UTC)))
     said = tuple(each for each in reply.unchecked if not each.startswith(UNUSABLE))

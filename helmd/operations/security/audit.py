@@ -1,4 +1,4 @@
-"""The security audit: runs the checks, each by itself, and puts together what they find. Nothing is changed."""
+"""The security audit: runs the checks independently, and collects their findings. Nothing is changed."""
 
 import subprocess
 import time
@@ -29,7 +29,7 @@ class _Check(NamedTuple):
 
 
 class SecurityAudit:
-    """One audit of the suite that CONTEXT has."""
+    """An audit of the suite in CONTEXT."""
 
     def __init__(self, context: DoctorContext) -> None:
         self._context = context
@@ -39,7 +39,7 @@ class SecurityAudit:
         self._declared: tuple[DeclaredPort, ...] = ()
 
     def run(self) -> AuditFacts:
-        """Return what is found. Blocks, for some seconds.
+        """Return the findings. Blocks, for some seconds.
 
         Raises ConfigurationError where Helm's settings can't be used.
         """
@@ -83,7 +83,7 @@ class SecurityAudit:
 
     def _try(self, check: _Check) -> None:
         try:
-            # One by one, so that what was found before a failure counts.
+            # One by one, so that findings before a failure are kept.
             for finding in check.examine():
                 self._findings.append(finding)
         except ConfigurationError:

@@ -1,4 +1,4 @@
-"""The certificates that services show, as the security audit judges them."""
+"""Checks of the services' certificates for the security audit."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,15 +11,15 @@ from helmd.operations.diagnostics.services import ShownCertificate, certificates
 
 
 def audit_certificates(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Yield what is wrong with what services show. Blocks, for some seconds a service at most."""
+    """Yield findings about the services' certificates. Blocks, for some seconds per service at most."""
     now = datetime.now(UTC)
     for shown in certificates_shown(context.suite, context.manager.facts):
         yield from judge_shown_certificate(certificate_facts(shown), now)
 
 
 def certificate_facts(shown: ShownCertificate) -> CertificateFacts:
-    """Return what a certificate says. Raises ValueError for what can't be read as one."""
-    # Not at the top: few commands need it.
+    """Return the facts of a certificate. Raises ValueError if it is invalid."""
+    # Imported here, since few commands need it.
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa

@@ -1,7 +1,7 @@
-"""Passwords that everybody knows, of PostgreSQL's roles and Keycloak's users; and who needs none.
+"""Well-known passwords of PostgreSQL's roles and Keycloak's users, and logins without password.
 
-Their hashes are read from the suite's PostgreSQL and compared. No login is tried: that would fail in logs, and lock
-accounts where failed logins count.
+The hashes are read from the suite's PostgreSQL and compared. No login is attempted, since failures would be logged and
+could lock accounts.
 """
 
 import json
@@ -53,7 +53,7 @@ def audit_logins(context: DoctorContext) -> Iterator[SecurityFinding]:
 
 
 def audit_passwords(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Yield accounts with passwords that everybody knows. Nothing is found out while PostgreSQL is stopped."""
+    """Yield accounts with well-known passwords; none while PostgreSQL is stopped."""
     if SUITE_CLUSTER not in context.suite or not context.manager.facts(SUITE_CLUSTER_UNIT).active:
         return
     cluster = embedded_cluster(context.suite, context.layout, context.settings)
@@ -113,7 +113,7 @@ def _matches(secret: str, about: str, password: str) -> bool:
 def _argon2(
     password: bytes, salt: bytes, iterations: int, memory: int, lanes: int, length: int, kind: str, version: int
 ) -> bytes:
-    # Not at the top: most suites have no such password.
+    # Imported here, since most suites have no such password.
     from argon2.low_level import Type, hash_secret_raw
 
     types = {"id": Type.ID, "i": Type.I, "d": Type.D}
@@ -123,7 +123,7 @@ def _argon2(
 
 
 def _asked(cluster: Cluster, database: str, query: str) -> Sequence[list[str]]:
-    """Return the rows of QUERY, which makes a JSON array of each, asked as superuser.
+    """Return the rows of QUERY, which returns a JSON array for each, run as superuser.
 
     Raises CalledProcessError, OSError.
     """

@@ -19,19 +19,19 @@ _ACL, _CAPABILITY = "system.posix_acl_access", "security.capability"
 _NAMES = (FLASKENV, ".env", ".pgpass", "id_rsa", "id_ed25519", "id_ecdsa", "credentials.json")
 _SUFFIXES = (".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx")
 _MAYBE = (".pem", ".conf", ".ini", ".toml", ".yaml", ".yml", ".json", ".env")
-"""Suffixes of files that are secret only if they hold a key or a password."""
+"""Suffixes of files that are secret only if they contain a key or a password."""
 _PRIVATE_KEY = b"PRIVATE KEY-----"
 _LARGEST = 256 << 10
 _MOST_FILES = 200_000
 _SECONDS = 20.0
 _MOST_FINDINGS = 25
-"""Of one kind in one directory; more of them say nothing more."""
+"""Maximum number of findings of a kind per directory."""
 _WITHOUT = {".git", "__pycache__", "node_modules", "site-packages"}
 """Directories that are not searched for secrets."""
 
 
 def file_owner(context: DoctorContext) -> FileOwner:
-    """Return the account, and the groups that it shares with nobody."""
+    """Return the account, and the groups of which it is the only member."""
     entry = pwd.getpwuid(context.uid)
     # Not all accounts of a directory service can be listed, so that only a group of the account's own name counts.
     group = grp.getgrgid(entry.pw_gid)
@@ -41,7 +41,7 @@ def file_owner(context: DoctorContext) -> FileOwner:
 
 @dataclass(slots=True)
 class FileAudit:
-    """The findings, and what was not looked at, as sentences without a full stop."""
+    """The findings, and what was not checked, as sentences without a full stop."""
 
     owner: FileOwner
     findings: list[SecurityFinding] = field(default_factory=list)
@@ -51,7 +51,7 @@ class FileAudit:
     _deadline: float = field(default_factory=lambda: time.monotonic() + _SECONDS)
 
     def secret(self, path: Path, what: str) -> None:
-        """Look at PATH, which holds a secret. A link's target counts."""
+        """Check PATH, which contains a secret; a link is followed."""
         facts = self.facts(path)
         if facts is not None:
             self.findings += judge_secret(facts, self.owner, what)
@@ -62,7 +62,7 @@ class FileAudit:
             self.findings += judge_writable(facts, self.owner, what)
 
     def facts(self, path: Path, entry: os.stat_result | None = None) -> FileFacts | None:
-        """Return what the file at PATH is like, or None if there is none."""
+        """Return the facts of the file at PATH, or None if there is none."""
         try:
             found = os.stat(path) if entry is None else entry
         except OSError:
@@ -79,7 +79,7 @@ class FileAudit:
         )
 
     def _barrier(self, directory: Path) -> str:
-        """Return the directory nearest to the root on the way to DIRECTORY that other accounts can't enter."""
+        """Return the topmost parent of DIRECTORY that other accounts can't enter."""
         if directory not in self._barriers:
             above = self._barrier(directory.parent) if directory != directory.parent else ""
             if not above:
@@ -94,7 +94,7 @@ class FileAudit:
         return self._barriers[directory]
 
     def tree(self, top: Path, what: str) -> None:
-        """Look at everything in the directory TOP, the code of WHAT: who can write it, and which secrets are in it."""
+        """Check all files in the directory TOP, the code of WHAT, for write access and secrets."""
         if not top.is_dir():
             return
         found: list[SecurityFinding] = []
@@ -152,7 +152,7 @@ def _attribute(path: Path, name: str) -> bytes:
 
 
 def _secret_kind(path: Path, facts: os.stat_result) -> str:
-    """Return what secret the file at PATH is; empty for none."""
+    """Return the kind of secret in the file at PATH; empty for none."""
     name = path.name
     if name in _NAMES or (name.startswith((".env.", "id_rsa")) and not name.endswith(".pub")):
         return "settings with secrets" if name.startswith(".") else "a key"
@@ -183,7 +183,7 @@ def _some(found: Iterable[SecurityFinding]) -> Iterator[SecurityFinding]:
 
 
 def audit_files(context: DoctorContext) -> FileAudit:
-    """Look at the suite's configuration, secrets, clusters and checkouts."""
+    """Check the suite's configuration, secrets, clusters and checkouts."""
     layout, audit = context.layout, FileAudit(file_owner(context))
     for path in (layout.secrets, *sorted(layout.secrets.glob("*"))):
         audit.secret(path, "a secret of the suite")

@@ -1,4 +1,4 @@
-"""As root: runs the scripts that set up the firewall, and those that are kept for what waits or was confirmed."""
+"""As root: runs the scripts that set up the firewall, and the stored ones of pending and confirmed rules."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from helmd.model.security.firewall import FirewallKind, FirewallPlan, FirewallPo
 from helmd.model.security.firewall_script import script_file_name
 
 STATE = Path("/var/lib/hivematrix-firewall")
-"""Where the scripts keep themselves; the same in ``firewall/common.sh``."""
+"""Directory in which the scripts store themselves, as in ``firewall/common.sh``."""
 CONFIRM_COMMAND = "sudo helmctl security confirm"
 
 _RUN = Path("/run")
@@ -55,7 +55,7 @@ def _port(given: Mapping[str, Any]) -> FirewallPort:
 def run_new_script(kind: FirewallKind, text: str, words: Sequence[str]) -> int:
     """Run the script TEXT with the options WORDS; return its exit status.
 
-    What it prints goes where this process prints.
+    Its output is that of this process.
     """
     with tempfile.TemporaryDirectory(prefix="hivematrix-firewall-", dir=_RUN) as place:
         script = Path(place, script_file_name(kind))
@@ -64,7 +64,7 @@ def run_new_script(kind: FirewallKind, text: str, words: Sequence[str]) -> int:
 
 
 def run_kept_script(option: str, states: Sequence[str]) -> int:
-    """Run the script that made the rules, with one OPTION; of the STATES (pending, confirmed) the first that there is.
+    """Run the stored script with one OPTION, for the first existing one of STATES (pending, confirmed).
 
     Raises HelmError if there is none.
     """

@@ -1,7 +1,7 @@
-"""hivematrix-firewall@.service: what the rules of this machine let others reach, for one client of its socket.
+"""hivematrix-firewall@.service: reports to a client of its socket which ports the firewall leaves open.
 
-It runs with CAP_NET_ADMIN, since the kernel shows rules to nobody else. It reads nothing from the client, and reports
-which ports can be reached, no addresses and no rules.
+It runs with CAP_NET_ADMIN, which reading the rules requires. It reads nothing from the client, and reports ports only,
+no addresses and no rules.
 """
 
 import json
@@ -19,7 +19,7 @@ from helmd.model.security.firewall_state import EVERY_PORT, FirewallState, Reach
 _COMMANDS = Path("/usr/sbin")
 _SECONDS = 5.0
 _LARGEST = 16 << 20
-"""Bytes of rules that are read at most."""
+"""Maximum size of the rules in bytes."""
 _FAMILIES: tuple[tuple[IpFamily, str], ...] = (("ipv4", "ip"), ("ipv6", "ip6"))
 
 
@@ -28,7 +28,7 @@ class UnreadableRulesError(Exception):
 
 
 def _printed(name: str, *words: str) -> str:
-    """Return what the program NAME prints; nothing if it is not installed. Raises UnreadableRulesError."""
+    """Return the output of the program NAME, empty if it is not installed. Raises UnreadableRulesError."""
     program = _COMMANDS / name
     if not program.exists():
         return ""
@@ -61,7 +61,7 @@ def _has_iptables_chains(ruleset: dict[str, Any]) -> bool:
 
 
 def read_firewall() -> FirewallState:
-    """Return the state now. What can't be read or is not understood makes it unknown."""
+    """Return the present state, which is unknown if rules can't be read or interpreted."""
     try:
         _check_no_legacy_tables()
         if not any((_COMMANDS / name).exists() for name in ("nft", "iptables-nft-save")):
@@ -78,7 +78,7 @@ def read_firewall() -> FirewallState:
 
 
 def _judged(ruleset: dict[str, Any], saved: dict[IpFamily, str]) -> FirewallState:
-    """Return what the rules mean. Raises UnclearRulesError, and what the parsers raise."""
+    """Return the effect of the rules. Raises UnclearRulesError, and as the parsers."""
     of_iptables = {family: iptables_filter(text) for family, text in saved.items()}
     of_nft = {family: nftables_filters(ruleset, family) for family, _ in _FAMILIES}
     found = {family: reachable((of_iptables[family], *of_nft[family])) for family, _ in _FAMILIES}
@@ -98,7 +98,7 @@ def _judged(ruleset: dict[str, Any], saved: dict[IpFamily, str]) -> FirewallStat
 
 
 def _kinds(ruleset: dict[str, Any], of_iptables: list[PacketFilter], of_nft: list[PacketFilter]) -> Iterator[str]:
-    """Yield what made the rules, the most specific first."""
+    """Yield the tools that manage the rules, the most specific first."""
     if any("ufw-user-input" in each.chains for each in of_iptables) and any(map(_closes, of_iptables)):
         yield "ufw"
     if any("table" in each and each["table"]["name"] == "firewalld" for each in ruleset["nftables"]):

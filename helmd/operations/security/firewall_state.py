@@ -1,4 +1,4 @@
-"""Asks the package's service what the firewall lets others reach."""
+"""Queries the state of the firewall from the package's service."""
 
 import socket
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from helmd.model.security.firewall_state import FirewallState, firewall_state_of
 
 FIREWALL_SOCKET = Path("/run/hivematrix-firewall.sock")
-"""Where systemd listens for the service (packaging/systemd/system/hivematrix-firewall.socket)."""
+"""The socket of the service (packaging/systemd/system/hivematrix-firewall.socket)."""
 
 _SECONDS = 10.0
 _LARGEST = 1 << 20
 
 
 def firewall_state(path: Path = FIREWALL_SOCKET) -> FirewallState:
-    """Return the state of the firewall; unknown, with the reason, where the service can't be asked.
+    """Return the state of the firewall; unknown, with the reason, if the service is not available.
 
     It blocks for half a second, and for 10 s at most.
     """

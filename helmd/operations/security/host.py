@@ -11,7 +11,7 @@ from helmd.model.security.settings import KERNEL_SETTINGS, judge_groups, judge_k
 from helmd.operations.diagnostics.context import DoctorContext
 
 _CONTAINER = Path("/run/systemd/container")
-"""Written by systemd in a container, whose kernel is the host's to set."""
+"""Written by systemd in a container, whose kernel settings are the host's."""
 _SSHD = Path("/etc/ssh/sshd_config")
 _APT_SECONDS = 60.0
 _LARGEST = 1 << 20
@@ -19,7 +19,7 @@ _MOST_FILES = 200
 
 
 def audit_account(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Check whether the account, or who takes it over, can become root."""
+    """Check whether the account, or an attacker with its rights, can become root."""
     names = []
     for number in os.getgrouplist(context.account, os.getgid()):
         try:
@@ -49,7 +49,7 @@ def audit_ssh(_: DoctorContext) -> Iterator[SecurityFinding]:
 
 
 def sshd_files(path: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield the text of a file of sshd_config(5), with the files that it includes in their places. Raises OSError."""
+    """Yield the text of a file of sshd_config(5), with included files in their places. Raises OSError."""
     before: list[str] = []
     included = 0
     for line in path.read_text(errors="replace")[:_LARGEST].splitlines():

@@ -1,4 +1,4 @@
-"""The last security audit as helmd shows it: made by ``helmd-check@audit.service``, with the acceptances of now."""
+"""The last security audit, made by ``helmd-check@audit.service``, with the present acceptances."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from helmd.systemd.bus import Manager
 
 
 class AuditUnfinishedError(HelmError):
-    """No audit has finished yet; one runs."""
+    """No audit has finished yet; one is running."""
 
     code = "timeout"
 
 
 class AuditFailedError(HelmError):
-    """An audit could not be made; ``lines`` are the last that it printed."""
+    """An audit failed; ``lines`` are the last ones of its output."""
 
     code = "audit_failed"
 
@@ -40,13 +40,13 @@ class LatestAudit:
         self._store, self._wait = store, wait
 
     async def glance(self, max_age: float) -> Glance[SecurityAuditReply]:
-        """Return the last audit, at once, as `LatestCheck.glance`."""
+        """Return the last audit without waiting, as `LatestCheck.glance`."""
         return await self._accepting(await self._check.glance(max_age))
 
     async def reply(self, max_age: float) -> SecurityAuditReply:
         """Return an audit that is at most MAX_AGE seconds old.
 
-        Where a new one takes long, the last one is given. Raises AuditUnfinishedError if there is none yet,
+        If a new one takes long, the last one is returned. Raises AuditUnfinishedError if there is none yet,
         AuditFailedError when an audit failed.
         """
         seen = await self._accepting(await self._check.newest(max_age))

@@ -1,4 +1,4 @@
-"""Who listens where on this machine, for the security audit."""
+"""The listening sockets of this machine, for the security audit."""
 
 import time
 from pathlib import Path
@@ -9,11 +9,11 @@ from helmd.model.security.listeners import OpenEnd
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _USUAL = range(32768, 61000)
 _PAUSE = 1.2
-"""Seconds after which a client's UDP socket, such as that of a look-up of a name, is mostly gone."""
+"""Seconds after which most UDP sockets of clients, such as resolvers, are closed."""
 
 
 def ephemeral_ports() -> range:
-    """Return the ports that the kernel chooses for sockets that ask for none."""
+    """Return the range of ephemeral ports (ip(7), ip_local_port_range)."""
     try:
         first, last = _RANGE.read_text().split()
         return range(int(first), int(last) + 1)
@@ -22,10 +22,10 @@ def ephemeral_ports() -> range:
 
 
 def lasting_sockets(uid: int, ephemeral: range) -> SocketTable:
-    """Return the sockets that take what others send.
+    """Return the sockets that receive from others.
 
-    One of UDP on a port that the kernel chose may be a client's that waits for an answer: it counts if it is still
-    there after a second.
+    A UDP socket on an ephemeral port may be that of a client waiting for a response: it counts if it still exists
+    after a second.
     """
 
     def passing(end: OpenEnd) -> bool:

@@ -1,4 +1,4 @@
-"""The units of the suite for the security audit: their sandboxes, their files, and what is in their environment."""
+"""Checks of the suite's units for the security audit: sandboxes, files, environments."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def audit_sandboxes(context: DoctorContext) -> Iterator[SecurityFinding]:
 
 
 def unit_exposures() -> Mapping[str, float]:
-    """Return what systemd-analyze(1) says of the account's loaded services, in one call; empty if it fails."""
+    """Return the exposures of the account's loaded services by systemd-analyze(1), in one call; empty if it fails."""
     done = subprocess.run(
         _ANALYZE,
         capture_output=True,
@@ -70,7 +70,7 @@ def unit_exposures() -> Mapping[str, float]:
 
 
 def audit_units(context: DoctorContext) -> Iterator[SecurityFinding]:
-    """Yield units that are not what the configuration says, or have secrets in them."""
+    """Yield units that differ from the configuration, or contain secrets."""
     drifted = {
         change.unit: change.kind
         for change in changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
@@ -96,7 +96,7 @@ def _texts(fragment: str, drop_ins: tuple[str, ...]) -> Mapping[str, str]:
 
 
 def audit_environments(context: DoctorContext, wide: frozenset[str]) -> Iterator[SecurityFinding]:
-    """Debuggers that are switched on, and secrets that can be guessed. WIDE are services that other machines reach."""
+    """Yield enabled debuggers and weak secrets. WIDE are services that other machines can reach."""
     for name, service in context.suite.services.items():
         if service.external:
             continue
@@ -122,6 +122,6 @@ def _variables(service: Service, context: DoctorContext) -> dict[str, Mapping[st
                 text = file.read(_LARGEST).decode("utf-8", "surrogateescape")
             found[str(path)] = parse_environment_file(text, str(path))
         except (OSError, ConfigurationError):
-            # Doctor says what is wrong with it.
+            # Reported by doctor.
             continue
     return found

@@ -1,1 +1,1 @@
-"""Making a suite out of an account: clusters, databases, keys."""
+"""Setting up a suite for an account: clusters, databases, keys."""

@@ -1,4 +1,4 @@
-"""The check at the end of set-up: whether a line that is written to the journal now is found in the log store."""
+"""The check at the end of set-up: a line is written to the journal, and must arrive in the log store."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from helmd.systemd.bus import Manager
 from helmd.systemd.user_manager import JOURNAL_GROUP, unit_name
 
 _SECONDS = 60.0
-"""More than reading a journal of millions of entries takes; one of a new account is read at once."""
+"""Time limit in seconds, enough to read a journal of millions of entries; that of a new account is read immediately."""
 _PAUSE = 0.2
 _STORED = (
     "SELECT EXISTS (SELECT FROM log_entries WHERE source = 'helm' AND timestamp > to_timestamp(%s) AND message LIKE %s)"
@@ -44,9 +44,7 @@ def check_end_to_end(layout: Layout, conninfo: str, manager: Manager, account: s
 
 
 async def _wait(conninfo: str, began: float, mark: str) -> str | None:
-    """Return None once the line is stored; what the store has against being asked, or nothing, when that takes too
-    long.
-    """
+    """Return None once the line is stored; at the time limit, the store's error, or an empty text."""
     deadline, trouble = time.monotonic() + _SECONDS, ""
     while time.monotonic() < deadline:
         try:

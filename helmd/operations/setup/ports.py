@@ -1,4 +1,4 @@
-"""As root: letting an account listen on ports below 1024, which the gateway's usual port is."""
+"""As root: allowing the account to listen on ports below 1024, such as the gateway's usual port."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ PORTS_FILE = Path("/etc/sysctl.d/50-hivematrix-ports.conf")
 
 
 def lowest_port() -> int:
-    """Return the lowest port that other accounts than root's may listen on (ip(7))."""
+    """Return the lowest unprivileged port (ip(7), ip_unprivileged_port_start)."""
     return int(LOWEST_PORT.read_text())
 
 

@@ -1,4 +1,4 @@
-"""Making a suite out of an account: every step said as it happens, each safe to run again."""
+"""Setting up a suite for an account; every step is reported, and can be repeated."""
 
 import grp
 import os
@@ -68,8 +68,8 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class SetupOptions:
-    """What the caller gives: a registry to install, a Keycloak archive, a DSN of an existing log store, and the URL by
-    which users reach the gateway.
+    """Options: a registry to install, a Keycloak archive, the DSN of an existing log store, and the public URL of the
+    gateway.
     """
 
     registry_file: Path | None = None
@@ -79,9 +79,9 @@ class SetupOptions:
     certificate: tuple[Path, Path] | None = None
     """The gateway's certificate, with its chain, and its key."""
     coming: frozenset[str] = frozenset()
-    """Services whose directories need not be there yet, since modules are installed next."""
+    """Services whose directories may be missing, since modules are installed next."""
     mode: str = ""
-    """What ``suite.mode`` is set to in a new ``helm.toml``; empty for its default."""
+    """The value of ``suite.mode`` in a new ``helm.toml``; empty for its default."""
 
 
 REGISTRY_TEMPLATE = """\
@@ -104,7 +104,7 @@ SUITE_TEMPLATE = """\
 
 
 def settings_template(database: str | None, mode: str = "") -> str:
-    """Return a ``helm.toml`` that shows every setting, commented out, at its default, but for those that are given."""
+    """Return a ``helm.toml`` with every setting at its default, commented out, except those given."""
     given = {"store.database": database, "suite.mode": mode}
     lines = ["# Settings of HiveMatrix Helm; see helm.toml(5). What is commented out is the default."]
     table = ""
@@ -124,7 +124,7 @@ def settings_template(database: str | None, mode: str = "") -> str:
 
 
 def prepare_account(layout: Layout, notify: Notify) -> None:
-    """Lingering, so that the suite outlives the login and starts at boot; access to the journal."""
+    """Enable lingering, so that the suite survives the logout and starts at boot; check access to the journal."""
     name = account_name()
     if lingers(name):
         notify("lingering is enabled")
@@ -145,7 +145,7 @@ def prepare_account(layout: Layout, notify: Notify) -> None:
 
 
 def prepare_files(layout: Layout, options: SetupOptions, notify: Notify) -> None:
-    """Directories, and the configuration files where there are none."""
+    """Create directories, and missing configuration files."""
     try:
         for directory in (layout.config, layout.secrets, layout.data, layout.state):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -200,7 +200,7 @@ def _install_registry(layout: Layout, given: Path, notify: Notify) -> None:
 def prepare_keycloak(
     registry: Registry, layout: Layout, options: SetupOptions, notify: Notify, progress: DownloadCallback
 ) -> None:
-    """The Keycloak that the suite runs: fetched, checked, unpacked; its secrets made."""
+    """Fetch, check and unpack the suite's Keycloak, and generate its secrets."""
     name = keycloak_service(registry)
     if name is None:
         return
@@ -215,7 +215,7 @@ def prepare_keycloak(
     for place in launch.WRITABLE:
         (directory / place).mkdir(parents=True, exist_ok=True)
     fresh = not layout.secrets_file(name).exists()
-    # Once Helm has a client of its own there, the temporary admin is not needed any more.
+    # Once Helm has its own client there, the temporary admin is not needed any more.
     needed = {} if layout.admin_client_secret.exists() else launch.BOOTSTRAP_SECRETS
     ensure_secrets(layout.secrets_file(name), {**launch.SECRETS, **needed})
     if fresh:
@@ -240,8 +240,9 @@ def public_origin(url: str) -> str:
 
 
 def set_public_url(layout: Layout, settings: Settings, wanted: str, notify: Notify) -> None:
-    """Set the gateway's url in services.toml to the origin WANTED. Raises UsageError if there is no gateway, or another
-    file sets it.
+    """Set the gateway's url in services.toml to the origin WANTED.
+
+    Raises UsageError if there is no gateway, or another file sets it.
     """
     registry = load_suite(layout, settings)
     if GATEWAY not in registry:
@@ -254,7 +255,7 @@ def set_public_url(layout: Layout, settings: Settings, wanted: str, notify: Noti
 
 
 def prepare_keys(registry: Registry, layout: Layout, notify: Notify) -> None:
-    """What Core signs with and what the gateway shows, where they are missing or expire soon."""
+    """Create Core's signing key and the gateway's certificate, if missing or expiring soon."""
     for name in KEYS:
         if name in registry and not registry[name].external and layout.resolve(registry[name].path).is_dir():
             made = make_keys(name, registry, layout)
@@ -263,7 +264,7 @@ def prepare_keys(registry: Registry, layout: Layout, notify: Notify) -> None:
 
 
 def prepare_clusters(registry: Registry, layout: Layout, settings: Settings, notify: Notify) -> None:
-    """The private PostgreSQL clusters, where the settings want them."""
+    """Create the private PostgreSQL clusters that the settings require."""
     if settings.store_embedded and create_cluster(store_cluster(layout, account_name())):
         notify("created the PostgreSQL cluster of the log store")
     if "postgres" in registry and create_cluster(embedded_cluster(registry, layout, settings)):
@@ -285,14 +286,14 @@ def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = Fals
 
 
 def start_helm(layout: Layout, settings: Settings, manager: Manager, notify: Notify) -> None:
-    """Helm's own units, from now on and at boot: its store, the journal's reader, the daemon."""
+    """Enable and start Helm's own units: store, helmd-journal, helmd."""
     units = [unit for unit in HELM_UNITS if unit != STORE_CLUSTER_UNIT or settings.store_embedded]
     manager.enable([*units, *(unit for unit in SOCKET_UNITS if layout.unit_file(unit).exists())])
     manager.daemon_reload()
     with Signals() as signals:
         manager.subscribe()
         if settings.store_embedded:
-            # A start that is under way may still be one of an older unit; systemd would merge ours with it.
+            # A start job in progress may be that of an older unit; systemd would merge ours with it.
             run_unit(manager, signals, STORE_CLUSTER_UNIT, restart=not manager.facts(STORE_CLUSTER_UNIT).active)
             ensure_store(store_cluster(layout, account_name()))
             notify("the log store is running")
@@ -361,9 +362,9 @@ def _manager(layout: Layout) -> Manager:
 
 
 def create_account(name: str, notify: Notify) -> None:
-    """As root: a system account that owns the suite, its home below /var/lib, lingering, reading its journal.
+    """As root: create the system account that owns the suite, with home below /var/lib, lingering, journal access.
 
-    An account that is there already is taken, unless it could own nothing: root's, or one without a home of its own.
+    An existing account is used, unless it is unsuitable: root, or one without its own home.
     """
     if os.geteuid() != 0:
         raise DeniedError("only root can create an account", hint=f"Run: sudo helmctl setup --account {name}")
@@ -378,7 +379,7 @@ def create_account(name: str, notify: Notify) -> None:
         raise UsageError(
             f"{name} can't own a suite: {fault}", hint="Use another account: helmctl setup --account hivematrix"
         )
-    # Both before lingering: the user manager keeps the limit and the groups that it was started with.
+    # Both before lingering, since the user manager keeps the limit and groups with which it was started.
     try:
         raise_limit(entry.pw_uid)
         reload_systemd()
@@ -400,7 +401,7 @@ def create_account(name: str, notify: Notify) -> None:
 
 
 def _unfit(entry: pwd.struct_passwd) -> str:
-    """Return why an account can't own a suite; empty when it can."""
+    """Return why an account can't own a suite; empty if it can."""
     if entry.pw_uid == 0:
         return "root should not run services"
     try:

@@ -1,4 +1,4 @@
-"""Moving the private PostgreSQL clusters to the newest version installed, with what runs on them stopped meanwhile."""
+"""Upgrading the private PostgreSQL clusters to the newest version installed, while their users are stopped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ def outdated(cluster: Cluster) -> bool:
 
 
 class UnitControl(Protocol):
-    """What an upgrade does to units. Each call returns when it is done and raises HelmError when it failed."""
+    """Operations on units. Each call returns when it is done and raises HelmError if it failed."""
 
     def active(self, unit: str) -> bool:
-        """Return whether the unit has processes, or will have some shortly."""
+        """Return whether the unit is active or activating."""
 
     def start(self, unit: str) -> None: ...
 
@@ -77,7 +77,7 @@ class SystemdUnits:
 def upgrade_clusters(registry: Registry, layout: Layout, settings: Settings, manager: Manager, notify: Notify) -> int:
     """Upgrade every outdated cluster; return how many.
 
-    What ran before runs again afterwards, also when an upgrade fails.
+    Units that were running are started again, also if an upgrade fails.
     """
     done = 0
     with Signals() as signals:
@@ -86,7 +86,7 @@ def upgrade_clusters(registry: Registry, layout: Layout, settings: Settings, man
         for unit, cluster in clusters(registry, layout, settings).items():
             if not outdated(cluster):
                 notify(f"{unit}: already at PostgreSQL {newest().major}")
-                # An upgrade that was killed may have left it as it was for the version before.
+                # An interrupted upgrade may have left the unit of the old version.
                 units.install(unit)
                 continue
             upgrade_with_units(unit, cluster, _users(unit, registry), units, notify)
@@ -104,8 +104,8 @@ def upgrade_with_units(
 ) -> None:
     """Upgrade the cluster of UNIT while it and its USERS, those first that depend on others, are stopped.
 
-    The new cluster stays only if its unit starts with it. Raises the first error; what ran before is started again
-    whatever happened.
+    The new cluster is only kept if its unit starts with it. Raises the first error; units that were running are started
+    again in any case.
     """
     running = [other for other in (*users, unit) if units.active(other)]
     stopped: list[str] = []
@@ -130,7 +130,7 @@ def upgrade_with_units(
 
 
 def _replace(unit: str, cluster: Cluster, units: UnitControl, notify: Notify, target: Binaries | None) -> None:
-    """Put the upgraded cluster into the old one's place, unless its unit doesn't start with it."""
+    """Replace the old cluster by the upgraded one, unless its unit fails to start with it."""
     done = upgrade_cluster(cluster, notify, target=target)
     try:
         units.install(unit)
@@ -160,9 +160,9 @@ def _start_again(stopped: Sequence[str], units: UnitControl, notify: Notify) -> 
 
 
 def _users(unit: str, registry: Registry) -> list[str]:
-    """Return units that keep something in the cluster, those first that depend on others."""
+    """Return units that use the cluster, dependents first."""
     if unit == STORE_CLUSTER_UNIT:
-        # The sockets before helmd: what connects to them would start it again, and the cluster with it.
+        # The sockets before helmd: connections to them would start it again, and the cluster with it.
         return [JOURNAL_UNIT, *SOCKET_UNITS, HELMD_UNIT]
     users = [service for service in reversed(list(registry.services.values())) if SUITE_CLUSTER in service.depends_on]
     # The timers first: what they start would start the cluster.
