@@ -121,7 +121,8 @@ def test_units_of_both_kinds(account: Layout) -> None:
         assert values(text, "Restart") == ["no"] and not values(text, "ExecStartPost"), "there is no health to wait for"
         assert values(text, "StartLimitIntervalSec") == ["0"], "a schedule may run it as often as it likes"
     assert values(once, "RemainAfterExit") == ["yes"] and values(once, "WantedBy") == ["hivematrix.target"]
-    assert values(once, "SuccessExitStatus") == ["3"] and "job check" in values(once, "ExecStartPre")[1]
+    (before,) = values(once, "ExecStartPre")
+    assert values(once, "SuccessExitStatus") == ["3"] and "job check" in before
     # With RemainAfterExit= it would be active after its first run, and its timer would start nothing any more.
     assert not values(scheduled, "RemainAfterExit") and not values(scheduled, "WantedBy")
     assert starts_with_others(once) and not starts_with_others(scheduled)
