@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "install-sockets":
         return _install_sockets(places)
     if arguments[0] == "helmd":
-        # Not at the top: the web server, which helmd-journal never uses, would take a third of its memory.
+        # Imported here: the web server, which helmd-journal never uses, would take a third of its memory.
         from helmd.serve import run_helmd
         from helmd.web.server import Activated
 
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _install_sockets(places: Layout) -> int:
     """Print the socket units that are new or changed, one a line."""
-    # Not at the top, as in `main`: the daemons would never use the templates of units.
+    # Imported here, as in `main`: the daemons would never use the templates of units.
     from helmd.operations.configuration.sockets import install_sockets
     from helmd.systemd.bus import Manager
 

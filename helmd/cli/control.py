@@ -399,7 +399,7 @@ def _recorder(context: Context, verb: str, reason: str) -> Callable[[Step], None
         if job is not None:
             job.step(step)
         if step.kind == "in_progress":
-            # What makes the record is loaded while systemd works. Not at the top: most commands change nothing.
+            # What makes the record is loaded while systemd works. Imported here: most commands change nothing.
             import_module("helmd.journal.actions")
         if step.kind in ("done", "failed", "killed", "queued"):
             from helmd.journal.actions import record

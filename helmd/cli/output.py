@@ -160,7 +160,7 @@ def print_json_line(value: Any) -> None:
 
 
 def _json(value: Any, indent: int | None) -> str:
-    # Not at the top: most commands print none.
+    # Imported here: most commands print none.
     import json
 
     # With ensure_ascii only DEL is left that means something to a terminal.

@@ -16,7 +16,7 @@ _LESS = "FRSXMK"
 
 def pager_command() -> list[str]:
     """Return the pager's command line; empty for no pager."""
-    # Not at the top: it loads every kind of compression, and most commands use no pager.
+    # Imported here: it loads every kind of compression, and most commands use no pager.
     import shutil
 
     named = os.environ.get("PAGER")

@@ -64,7 +64,7 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
 
 
 def _columns() -> int:
-    # Not at the top: it loads every kind of compression.
+    # Imported here: it loads every kind of compression.
     import shutil
 
     return shutil.get_terminal_size().columns
@@ -84,7 +84,7 @@ def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
     )
     if not wide:
         return row
-    # Not at the top: the columns above need nothing of it.
+    # Imported here: the columns above need nothing of it.
     from helmd.systemd.usage import CGROUPS, UsageReading, read_group
 
     mode = installed_mode(context.layout, view.service.name) or "-"

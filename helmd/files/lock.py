@@ -55,7 +55,7 @@ def acquire(descriptor: int, held: str = "", *, wait: float = 0.0, hint: str = "
     If another process holds it for more than WAIT seconds, raises LockedError with the sentence HELD; without one, it
     waits without end.
     """
-    # Not at the top: most commands take no lock.
+    # Imported here: most commands take no lock.
     import fcntl
 
     if not held:

@@ -92,7 +92,7 @@ class ModulePlaces:
 
     def check_for(self, ref: str) -> Path:
         """Return the result of a check of a branch, tag or commit that is not followed. REF is not trusted."""
-        # Not at the top: it loads OpenSSL, and every command this module.
+        # Imported here: it loads OpenSSL, and every command this module.
         import hashlib
 
         return self.state / "plans" / f"{hashlib.sha256(ref.encode('utf-8', 'replace')).hexdigest()[:32]}.json"

@@ -1,1 +1,1 @@
-"""Modules on disk: repositories, versions, virtual environments, and the sandbox that their code is built in."""
+"""Modules on disk: repositories, versions, virtual environments, and the sandbox for builds."""

@@ -1,5 +1,6 @@
-"""The virtual environment of a version: made in its directory, filled by pip, checked. All of it runs in a sandbox,
-since packages run code of their own while they are installed.
+"""Creating the virtual environment of a version in its directory, with packages by pip, and checking it.
+
+All of this runs in a sandbox, since packages run their own code during installation.
 """
 
 import os
@@ -26,7 +27,7 @@ _PLACES = ("/usr/bin", "/usr/local/bin")
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A Python that virtual environments can be based on. ``with_pip``: whether pip can be put into them."""
+    """A Python interpreter for virtual environments. ``with_pip`` says whether it can install pip into them."""
 
     path: str
     version: tuple[int, int]
@@ -34,7 +35,7 @@ class Interpreter:
 
 
 def find_interpreter(name: str, install: Install, needs_pip: bool) -> Interpreter:
-    """Return the interpreter for the module NAME. Raises ModuleError, with the choices there are."""
+    """Return the interpreter for the module NAME. Raises ModuleError, with the available ones."""
     candidates = [install.interpreter] if install.interpreter else _installed()
     found = [each for each in map(_asked, candidates) if each is not None]
     oldest = python_number(install.python)
@@ -60,7 +61,7 @@ def find_interpreter(name: str, install: Install, needs_pip: bool) -> Interprete
 
 
 def python_number(text: str) -> tuple[int, int]:
-    """``3.12`` as numbers; the lowest for an empty text."""
+    """Parse a version such as ``3.12``; an empty text becomes the lowest one."""
     major, _, minor = text.partition(".")
     return (int(major), int(minor or 0)) if text else (3, 0)
 
@@ -134,8 +135,8 @@ class EnvironmentBuild:
         return run_in(sandbox, words, self.line)
 
     def build(self) -> None:
-        """Make it. Raises ModuleError, which says at what it failed."""
-        # What a version that failed has left there would be pip's configuration.
+        """Build the environment. Raises ModuleError with the failed step."""
+        # Files left by a failed version would be used as pip's configuration.
         remove_tree(self.places.cache / "tmp")
         requirements = self.directory / self.install.requirements
         with_pip = requirements.is_file() and not requirements.is_symlink()
@@ -147,7 +148,7 @@ class EnvironmentBuild:
         python = f"{self.directory}/{ENVIRONMENT}/bin/python"
         if with_pip:
             self._install(python)
-        # What was installed has been compiled by pip.
+        # Installed packages were compiled by pip.
         skipped = rf"^\./{ENVIRONMENT}/"
         compiled = self._run(python, "-I", "-m", "compileall", "-q", "-j", "1", "-x", skipped, ".")
         if not compiled.good:

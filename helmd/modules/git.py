@@ -1,7 +1,7 @@
-"""A module's repository: a bare mirror that Helm alone configures. git runs in a sandbox that sees the mirror alone.
+"""A module's repository: a bare mirror configured by Helm only. git runs in a sandbox that only sees the mirror.
 
-A repository is hostile: what it contains, and what its server sends. git finds programs to run in configuration, hooks,
-attributes and URLs; none of these are taken from it.
+The content of a repository and the data of its server are not trusted. Configuration, hooks, attributes and URLs, in
+which git finds programs to run, are not taken from it.
 """
 
 import os
@@ -22,7 +22,7 @@ from helmd.modules.known_hosts import known_hosts
 from helmd.modules.sandbox import BuildSandbox, Ran, TakeLine, run_in
 
 _LARGEST_FILE = 1 << 20
-"""Bytes of one file of a commit that are read."""
+"""Maximum number of bytes read of a file of a commit."""
 _SCRATCH = "/tmp"  # noqa: S108 - the sandbox has one of its own
 _DEFAULT = "refs/helm/default"
 _SHALLOW = "because shallow roots are not allowed to be updated"
@@ -97,7 +97,7 @@ class Repository:
     max_size: int
     line: TakeLine
     trial_key: Path | None = None
-    """A key to read with in place of the module's own, of which nothing is kept."""
+    """A key for reading in place of the module's own, which is not stored."""
 
     def _in(
         self, writable: tuple[Path, ...], readable: tuple[Path, ...], network: bool = False, key: Path | None = None
@@ -133,7 +133,7 @@ class Repository:
     def _ssh(self, key: Path | None) -> str:
         """Return the command of ssh. Its options name files, and have no secret in them.
 
-        A server that is not known yet is taken at its word once; one that is known must show the same key ever after.
+        The host key of an unknown server is accepted once (trust on first use); a known one must have the same key.
         """
         hosts = self.places.known_hosts
         if not hosts.exists():
@@ -151,7 +151,7 @@ class Repository:
         return watch
 
     def fetch(self) -> list[str]:
-        """Bring the mirror to the state of the source; remarks, as sentences. Raises ModuleError."""
+        """Fetch the source into the mirror; return remarks, as sentences. Raises ModuleError."""
         if shutil.which("git") is None:
             raise ModuleError("git is not installed", hint="Run: sudo apt install git")
         mirror = self.places.mirror
@@ -166,7 +166,7 @@ class Repository:
         used = self.trial_key or (key if key.exists() else None)
         ran = self._fetched(seen, used)
         if not ran.good and any(_NO_HEAD in line for line in ran.tail):
-            # Its HEAD names a branch that it has not.
+            # Its HEAD names a branch that does not exist.
             ran = self._fetched(seen, used, head=False)
         remarks = []
         if before.exists() and self.source.kind == "ssh" and self.trial_key is None:
@@ -176,7 +176,7 @@ class Repository:
             elif is_denied(ran.tail):
                 remarks.append("its new deploy key is not accepted yet, so the one before is used")
                 ran = self._fetched(seen, before)
-        # Also of one that did not let it in: from now on no other key is accepted.
+        # Also after a refused login: from now on no other host key is accepted.
         remarks += [
             f"{new.host} was not known: its {new.type} key {new.fingerprint} is accepted, and no other from now on"
             for new in known_hosts(self.places)
@@ -185,7 +185,7 @@ class Repository:
         if not ran.good:
             raise self._fault(ran, seen, remarks)
         if any(_SHALLOW in line for line in ran.tail):
-            # Git succeeds, but has fetched nothing.
+            # git succeeds without fetching anything.
             raise ModuleError(
                 f"{self.source.url} is a clone without its history",
                 hint=f"Complete it: git -C {self.source.url} fetch --unshallow"
@@ -204,7 +204,7 @@ class Repository:
         return run_in(sandbox, words, self.line, watch=self._too_large())
 
     def _fault(self, ran: Ran, seen: tuple[Path, ...], remarks: list[str]) -> ModuleError:
-        """Return why nothing could be fetched. Where a server leads elsewhere it is asked again, for where to."""
+        """Return why fetching failed. After a redirect the server is queried again, for the target."""
         target = ""
         if is_redirected(ran.tail):
             target = redirect_target(self._fetched(seen, None, traced=True).tail)
@@ -293,7 +293,7 @@ class Repository:
             raise _failed(f"commit {commit[:12]} could not be checked out", ran)
 
     def changed_files(self, commit: str, directory: Path) -> list[str]:
-        """Return the files of COMMIT that are otherwise in DIRECTORY, or missing there; none if that can't be known."""
+        """Return the files of COMMIT that are modified or missing in DIRECTORY; none if that is unknown."""
         sandbox = self._in((), (self.places.mirror, directory))
         words = ["/bin/sh", "-euc", _CHANGED, "sh", str(self.places.mirror), str(directory), commit]
         ran = run_in(sandbox, words, self.line, keep=1 << 20)

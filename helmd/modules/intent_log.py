@@ -1,4 +1,4 @@
-"""The intent file of a module: lines flushed to the disk one by one, read back after an interruption."""
+"""The intent file of a module: lines, each flushed to disk, that are read after an interruption."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ INTENT_FILE = "intent.ndjson"
 
 
 class IntentLog:
-    """The lines of one change. Only who holds the module's lock may write them."""
+    """The lines of one change. Writing requires the module's lock."""
 
     def __init__(self, file: Path, intent: Intent) -> None:
         self.file = file
@@ -35,11 +35,11 @@ class IntentLog:
 
     @classmethod
     def begun(cls, directory: Path, change: ModuleChange, module: str, before: str, facts: Facts) -> "IntentLog":
-        """Begin a change; what the file had before is replaced. Raises OSError."""
+        """Begin a change, replacing the file. Raises OSError."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = IntentLine(time.time(), "begin", facts={**facts, "change": change, "module": module, "before": before})
         file = directory / INTENT_FILE
-        # Not over the old lines: a torn first line would make them those of nothing.
+        # Not in place: an incomplete first line would make the old lines invalid.
         temporary = directory / f".{INTENT_FILE}.new"
         _append(temporary, intent_line(line), os.O_TRUNC)
         os.rename(temporary, file)
@@ -90,7 +90,7 @@ class IntentLog:
         return cls(file, intent) if intent is not None else None
 
     def write(self, event: IntentEvent, step: str = "", **facts: str | float | bool | None) -> None:
-        """Add a line; it is on the disk when this returns. Raises OSError."""
+        """Append a line and flush it to disk. Raises OSError."""
         line = IntentLine(time.time(), event, step, facts)
         after = advanced(self.intent, line)
         _append(self.file, intent_line(line))
@@ -129,7 +129,7 @@ def _append(file: Path, data: bytes, flags: int = 0) -> None:
     try:
         before = os.fstat(descriptor).st_size
         if os.write(descriptor, data) != len(data):
-            # The disk is full: what follows a torn line would be damaged by it.
+            # The disk is full: a line after an incomplete one would be invalid.
             os.ftruncate(descriptor, before)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         os.fdatasync(descriptor)

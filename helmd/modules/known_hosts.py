@@ -1,4 +1,4 @@
-"""The keys by which the servers of modules' repositories are known to ssh (the format is sshd(8)'s)."""
+"""The known host keys of servers of modules' repositories (known_hosts, sshd(8))."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ _MAX = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class HostKey:
-    """A key by which a server is known; its fingerprint is as ssh-keygen(1) prints it."""
+    """A known host key, with its fingerprint as printed by ssh-keygen(1)."""
 
     host: str
     type: str
@@ -22,7 +22,7 @@ class HostKey:
 
 
 def known_hosts(places: ModulePlaces) -> tuple[HostKey, ...]:
-    """Return the keys by which servers of a module's repository are known."""
+    """Return the known host keys for a module's repository."""
     text = read_file(places.known_hosts, _MAX) or ""
     found = []
     for line in text.splitlines():
@@ -37,7 +37,7 @@ def known_hosts(places: ModulePlaces) -> tuple[HostKey, ...]:
 
 
 def fingerprint_of(blob: bytes) -> str:
-    """Return the fingerprint of a public key of ssh, as ssh-keygen(1) prints it."""
+    """Return the fingerprint of an SSH public key, as printed by ssh-keygen(1)."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 

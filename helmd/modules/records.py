@@ -1,4 +1,4 @@
-"""The records of modules on disk (``module.json``): read, and replaced so that a crash leaves the old or the new."""
+"""Reading and atomically replacing the records of modules on disk (``module.json``)."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from helmd.model.modules.record import MAX_RECORD, ModuleRecord, RecordError, re
 from helmd.model.suite.names import fault_in_name
 
 KEPT_CHECKS = 8
-"""Of how many refs that a module does not follow the last look is kept."""
+"""Maximum number of stored checks of refs that a module does not follow."""
 
 
 def places_of(layout: Layout, name: str) -> ModulePlaces:
@@ -68,12 +68,12 @@ def read_check(places: ModulePlaces, ref: str = "") -> UpdateCheck | None:
         content = _content(places.check_for(ref) if ref else places.check, MAX_CHECK)
         return None if content is None else check_of(content, places.root.name)
     except (RecordError, ValueError):
-        # The next look replaces it.
+        # The next check replaces it.
         return None
 
 
 def write_check(places: ModulePlaces, check: UpdateCheck, ref: str = "") -> None:
-    """Keep what was found; of refs that are not followed, the newest `KEPT_CHECKS`. Raises OSError."""
+    """Store the result of a check; of refs that are not followed, the newest `KEPT_CHECKS`. Raises OSError."""
     path = places.check_for(ref) if ref else places.check
     if ref:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

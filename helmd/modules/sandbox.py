@@ -1,5 +1,6 @@
-"""Where code that is not trusted runs while a module is built: a transient unit of the account's manager that sees that
-module's files alone, with limits, without the account's files, sockets and secrets (systemd-run(1)).
+"""The sandbox for untrusted code while a module is built: a transient unit of the account's manager (systemd-run(1)).
+
+It has limits, and only sees this module's files, not the account's files, sockets and secrets.
 """
 
 import os
@@ -20,22 +21,22 @@ from helmd.systemd.bus import Manager
 from helmd.systemd.programs import account_roots
 
 TakeLine = Callable[[str], None]
-"""Takes a line that a program has printed."""
+"""Called with each line that a program prints."""
 Watch = Callable[[], str]
 """Returns why a program has to be stopped, as a sentence; empty while it may run."""
 
 MEMORY, TASKS = 2 << 30, 256
 _LOOK = 0.5
-"""Seconds between two looks at what is watched."""
+"""Interval in seconds in which the watched conditions are checked."""
 _LONGEST, _MOST = 2000, 2 << 20
-"""Characters of a line, and of all lines, that are passed on."""
+"""Maximum number of characters of a line, and of all lines, that are passed on."""
 _TAIL = 30
 _STOP_SECONDS = 15.0
 _RESULT = re.compile(r"Finished with result: ([a-z-]+)")
 _MASK = "********"
 _TOO_MUCH = "it printed too much"
 _EXITED = "terminated with: code=exited"
-"""What systemd-run says of a program that has ended by itself: one that SIGTERM ended has succeeded, for systemd."""
+"""systemd-run's message about a program that has ended by itself: for systemd, an end by SIGTERM is a success."""
 _HIDDEN = ("/run/dbus", "/run/systemd/private", "/run/postgresql")
 """Sockets of the machine's own services."""
 
@@ -44,14 +45,14 @@ Result = Literal["success", "exit-code", "timeout", "oom-kill", "signal", "stopp
 
 @dataclass(frozen=True, slots=True)
 class BuildSandbox:
-    """What one program sees and may use. Paths are absolute; what is not named is hidden, below home directories."""
+    """What a program sees and may use. Paths are absolute; others below home directories are hidden."""
 
     layout: Layout
     module: str
     user_namespaces: bool
-    """Whether the host supports what hides files; without, a program can act as the account."""
+    """Whether the host supports hiding files; without, a program can act as the account."""
     directory: Path
-    """Where it runs; must be one of those that it sees."""
+    """Its working directory, which must be visible to it."""
     writable: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
     network: bool = False
@@ -59,14 +60,14 @@ class BuildSandbox:
     seconds: float = 600.0
     largest_file: int = 2 << 30
     bound_to: str = ""
-    """The unit of the job that it is part of: it ends with that."""
+    """The unit of the job to which it belongs, with which it is stopped."""
     secrets: tuple[str, ...] = ()
-    """What must not be passed on of what it prints."""
+    """Secrets that are removed from its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a program ended. ``output`` is what it printed, if that was asked for; ``tail`` are its last lines."""
+    """The result of a program. ``output`` is its stdout, if requested; ``tail`` are its last lines."""
 
     result: Result
     code: int
@@ -105,7 +106,7 @@ def sandbox_properties(sandbox: BuildSandbox) -> list[str]:
         "TimeoutStopSec=5",
         f"LimitFSIZE={sandbox.largest_file}",
         "LimitCORE=0",
-        # What serves goes first.
+        # Services take precedence.
         "CPUWeight=20",
         "IOWeight=20",
         "Nice=10",
@@ -143,7 +144,7 @@ def run_in(
     """
     unit = f"helm-sandbox-{sandbox.module}-{os.urandom(4).hex()}.service"
     chosen = sandbox_properties(sandbox) if properties is None else list(properties)
-    # systemd-run says on its own standard error how the unit ended; the program's goes where its output goes.
+    # systemd-run reports the unit's result on its own stderr; the program's stderr is that of its output.
     shell = f'exec "$@" 2>{"/dev/null" if keep else "&1"}'
     if sandbox.bound_to:
         chosen += [f"BindsTo={sandbox.bound_to}", f"After={sandbox.bound_to}"]
@@ -192,7 +193,7 @@ def is_sandbox_of(unit: str, module: str) -> bool:
 
 
 def _is_being_stopped(unit: str) -> bool:
-    """Return whether UNIT, which runs this process, has a job of systemd's: that can only be one that stops it."""
+    """Return whether UNIT, which runs this process, has a job in systemd, which can only be a stop job."""
     with Manager() as manager:
         return bool(manager.facts(unit).job)
 
@@ -205,7 +206,7 @@ def _stop(unit: str) -> None:
 
 
 class _Reading:
-    """What a program prints, while it runs."""
+    """The output of a running program."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", line: TakeLine, secrets: Sequence[str], keep: int) -> None:
         self._process, self._line, self._keep = process, line, keep
@@ -217,7 +218,7 @@ class _Reading:
         self.said = b""
 
     def follow(self, given: bytes, watch: Watch) -> str:
-        """Until both outputs are closed; why it was stopped before, if it was."""
+        """Read until both outputs are closed; return why the program was stopped, if it was."""
         assert self._process.stdin and self._process.stdout and self._process.stderr
         stdin, stdout, stderr = (
             each.fileno() for each in (self._process.stdin, self._process.stdout, self._process.stderr)
@@ -267,7 +268,7 @@ class _Reading:
             self.kept += data
             return
         lines = re.split(rb"[\r\n]+", self._rest + data)
-        # Its beginning: cut off there, a secret would not be known any more.
+        # From its beginning: a truncated secret would not be recognized.
         self._rest = lines.pop()[: 2 * _LONGEST]
         for each in lines:
             self._pass(each)

@@ -1,7 +1,7 @@
 """Copies of a module's shared files: made while the module is stopped, restored when its change is rolled back.
 
 Modes, times, links and holes are kept; contents are shared with the original where the file system can do that
-(ioctl_ficlonerange(2)). Sockets, pipes and devices are left out.
+(ioctl_ficlonerange(2)). Sockets, pipes and devices are skipped.
 """
 
 import errno
@@ -31,7 +31,7 @@ class SnapshotError(HelmError):
 
 @dataclass(frozen=True, slots=True)
 class CopiedTree:
-    """What a copy has. ``size`` is bytes; ``left_out`` are paths of what is neither file, directory nor link."""
+    """A copy. ``size`` is in bytes; ``left_out`` are the paths of what is neither file, directory nor link."""
 
     files: int
     size: int
@@ -46,9 +46,9 @@ class _Count:
 
 
 def copy_tree(source: Path, target: Path) -> CopiedTree:
-    """Copy the directory SOURCE to TARGET, which appears when it is complete and on the disk. Raises SnapshotError.
+    """Copy the directory SOURCE to TARGET atomically and durably. Raises SnapshotError.
 
-    A TARGET that is there is replaced. Links are copied and not followed.
+    An existing TARGET is replaced. Links are copied and not followed.
     """
     partial = _partial(target)
     remove_copy(target)
@@ -71,9 +71,9 @@ def copy_tree(source: Path, target: Path) -> CopiedTree:
 
 
 def exchange_tree(place: Path, copy: Path, aside: Path) -> bool:
-    """Move PLACE to ASIDE and COPY to PLACE; True if that was to be done, False if it was done before.
+    """Move PLACE to ASIDE and COPY to PLACE; return False if that was done already.
 
-    Can be repeated after an interruption at any point. Raises SnapshotError when neither is there.
+    Can be repeated after an interruption at any point. Raises SnapshotError if neither exists.
     """
     try:
         if not copy.exists():
@@ -94,7 +94,7 @@ def exchange_tree(place: Path, copy: Path, aside: Path) -> bool:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory with all that is in it, if it is there; also one whose parts may not be written to."""
+    """Remove a directory tree, if it exists, also one with read-only directories."""
     if not directory.is_dir() or directory.is_symlink():
         with suppress(FileNotFoundError):
             directory.unlink()
@@ -125,9 +125,7 @@ def _partial(target: Path) -> Path:
 
 
 def tree_stamp(directory: Path) -> str:
-    """Return a digest that differs when files below DIRECTORY were changed: of names, modes, sizes, times, not
-    contents.
-    """
+    """Return a digest of names, modes, sizes and times, not contents, to detect changes below DIRECTORY."""
     digest = hashlib.sha256()
     for line in _described(directory):
         digest.update(line)

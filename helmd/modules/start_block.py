@@ -1,6 +1,6 @@
 """Prevents a module from being started between two versions, by systemd, at boot, or by a user.
 
-A file that the start-up command of its unit looks for (`helmd.systemd.prestart`).
+It is a file that the ``ExecStartPre=`` of its unit checks (`helmd.systemd.prestart`).
 """
 
 from helmd.files.durable import write_atomically
@@ -11,7 +11,7 @@ _LONGEST = 4000
 
 
 def block_start(places: ModulePlaces, why: str) -> None:
-    """Have the module not start, for WHY, sentences that its unit prints. Raises OSError."""
+    """Block starts of the module. WHY are sentences that its unit prints. Raises OSError."""
     write_atomically(places.start_block, f"{why}\n", 0o600)
 
 
@@ -33,5 +33,5 @@ def why_blocked(layout: Layout, name: str) -> str:
 
 
 def allow_start(places: ModulePlaces) -> None:
-    """Let it start again. Raises OSError."""
+    """Allow starts again. Raises OSError."""
     places.start_block.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The directories of a module's versions: made, linked to the module's state, removed. Nothing of them is executed.
+"""Creating, linking and removing the directories of a module's versions, without executing anything in them.
 
-What is in them was written by others. So directories are opened one after the other, and links are not followed.
+Their content is not trusted, so directories are opened one after the other, and links are not followed.
 """
 
 import os
@@ -18,13 +18,13 @@ from helmd.modules.snapshot import remove_tree
 
 
 def make_directories(places: ModulePlaces) -> None:
-    """The directories of a module, private to the account. Raises OSError."""
+    """Create the directories of a module, private to the account. Raises OSError."""
     for directory in (places.root, places.versions, places.shared, places.cache, places.state, places.logs):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def make_version(places: ModulePlaces, version: str) -> Path:
-    """Return the empty directory of a new version. Raises OSError."""
+    """Create the directory of a new version and return it. Raises OSError."""
     directory = places.version(version)
     directory.mkdir(mode=0o700)
     fsync_directory(places.versions)
@@ -32,10 +32,10 @@ def make_version(places: ModulePlaces, version: str) -> Path:
 
 
 def link_shared(places: ModulePlaces, version: str, shared: Sequence[str]) -> None:
-    """Put links to the module's state in place of the SHARED paths of a version.
+    """Replace the SHARED paths of a version by links to the module's state.
 
-    What its tree has at such a path becomes the state where there is none yet. A shared path without a suffix is made
-    as a directory, since programs make it with what is in it. Raises ModuleError.
+    Existing content at such a path becomes the state if there is none yet. A shared path without suffix is created as a
+    directory. Raises ModuleError.
     """
     directory = places.version(version)
     for path in shared:
@@ -98,9 +98,9 @@ def unlinked_state(places: ModulePlaces, version: str, shared: Sequence[str]) ->
 
 
 def keep_unlinked_state(places: ModulePlaces, version: str, shared: Sequence[str]) -> list[str]:
-    """Make files that a version's program put in place of a link the module's state, as it meant them; their paths.
+    """Move files by which a version's program has replaced links to the module's state; return their paths.
 
-    The service must not run. Raises OSError.
+    The service must not be running. Raises OSError.
     """
     moved = []
     for path in unlinked_state(places, version, shared):
@@ -121,7 +121,7 @@ def keep_unlinked_state(places: ModulePlaces, version: str, shared: Sequence[str
 
 
 def remove_version(places: ModulePlaces, version: str) -> None:
-    """Remove a version's directory and what belongs to it, also what its program has made unreadable."""
+    """Remove a version's directory and files, also those made inaccessible by its program."""
     remove_tree(places.version(version))
     for file in (places.declared_by(version), places.versions / f"{version}.constraints"):
         file.unlink(missing_ok=True)

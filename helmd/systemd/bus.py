@@ -40,7 +40,7 @@ class UnitProperty(NamedTuple):
 
 def _start_manager() -> str:
     """Return the hint for when the account's user manager can't be reached."""
-    # Not at the top: only failures need them.
+    # Imported here: only failures need them.
     import pwd
 
     from helmd.systemd.user_manager import lingers, unit_name

@@ -276,7 +276,7 @@ def _named_and_asked(words: Sequence[str]) -> tuple[list[str], str]:
     names = [word for word in words if _NAME.fullmatch(word) and not word.startswith("-")]
     query = " ".join(word for word in words if word not in names)
     if query:
-        # Not at the top: most commands are given no query.
+        # Imported here: most commands are given no query.
         from helmd.model.logs.query_language.parse import parsed_query
 
         parsed_query(query)
@@ -326,7 +326,7 @@ def _report_no_lines(context: Context, query: str, from_journal: bool) -> None:
 
 
 def _report_unknown_services(context: Context, query: str, from_journal: bool) -> None:
-    # Not at the top, as in `_named_and_asked`.
+    # Imported here, as in `_named_and_asked`.
     from helmd.model.logs.query_language.nodes import Among, terms_in
     from helmd.model.logs.query_language.parse import parsed_query
 

@@ -23,7 +23,7 @@ def edited(text: str, service: str, set: Mapping[str, Any], unset: Iterable[str]
     Raises ValueError, with the reason, for text that is not TOML, a key of UNSET that it does not have, and what can't
     be written without changing something else.
     """
-    # Not at the top: only who changes settings needs it.
+    # Imported here: only who changes settings needs it.
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 

@@ -63,7 +63,7 @@ class OwnEntries:
                 # The time that is signed: a copy has the same.
                 written = datetime_of(int(text_of(fields, WRITTEN)))
                 return PostedRow(action_row(entry)._replace(timestamp=written), request)
-            # Not at the top: helmctl meets few of these, and what checks them takes 20 ms to load.
+            # Imported here: helmctl meets few of these, and what checks them takes 20 ms to load.
             from helmd.model.ingest.journal_codec import read_posted
 
             return read_posted(entry, request, self._retention_of)

@@ -152,7 +152,7 @@ def job_id_at(seconds: float, random: str) -> str:
 
 def job_id_for(requester: str, key: str) -> str:
     """Return the id of the job that REQUESTER asks for with an Idempotency-Key, however often."""
-    # Not at the top: of a job's process, it would take some milliseconds.
+    # Imported here: of a job's process, it would take some milliseconds.
     import hashlib
 
     both = f"{len(requester)} {requester} {key}"

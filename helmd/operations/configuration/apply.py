@@ -297,7 +297,7 @@ def _verified(found: list[Change], registry: Registry) -> list[Change]:
 def _place_keys(registry: Registry, layout: Layout) -> Iterator[str]:
     """Make keys of services where there are none; reports about those that can't be used."""
     for name in without_keys(registry, layout):
-        # Not at the top: cryptography takes longer to load than most commands run.
+        # Imported here: cryptography takes longer to load than most commands run.
         from helmd.operations.configuration.keys import make_keys
 
         try:

@@ -37,7 +37,7 @@ def renewed(registry: Registry, layout: Layout) -> str:
     directory = file_directory(registry[GATEWAY], layout, GATEWAY_CERTIFICATE[0])
     if not all((directory / name).exists() for name in GATEWAY_CERTIFICATE):
         return ""
-    # Not at the top: it loads cryptography.
+    # Imported here: it loads cryptography.
     from helmd.operations.configuration.keys import make_keys
 
     return make_keys(GATEWAY, registry, layout)

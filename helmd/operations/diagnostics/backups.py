@@ -1,4 +1,4 @@
-"""The check of ``helmctl doctor`` for backups: that there are some, that they are new, and that they can be opened."""
+"""The check of ``helmctl doctor`` for backups: existence, age, and whether they can be decrypted."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from helmd.systemd.calendar import calendar_interval
 
 
 def backups(context: DoctorContext) -> list[Finding]:
-    """Check whether this machine could be lost without the suite being lost with it."""
+    """Check whether the suite could be restored after the loss of this machine."""
     layout, settings = context.layout, context.settings
     if not context.suite.services:
         return [ok("there is nothing to back up yet")]

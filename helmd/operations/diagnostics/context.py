@@ -1,4 +1,4 @@
-"""What ``helmctl doctor`` checks: an account with its suite, each part loaded when it is first used."""
+"""The context of ``helmctl doctor``: an account with its suite; parts are loaded on first use."""
 
 import os
 import pwd

@@ -1,4 +1,4 @@
-"""The check of ``helmctl doctor`` for services that have a database in PostgreSQL and run on something else."""
+"""The check of ``helmctl doctor`` for services that have a database in PostgreSQL, but use another one."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from helmd.operations.configuration.databases import administration, databases_o
 from helmd.operations.diagnostics.context import DoctorContext
 
 _SETTLED = 30.0
-"""Seconds that a service has after its start to connect."""
+"""Time limit in seconds for a service to connect after its start."""
 _SQLITE = b"SQLite format 3\0"
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _DEEPEST = 3
@@ -20,7 +20,7 @@ _DEEPEST = 3
 
 def databases(context: DoctorContext) -> list[Finding]:
     """Check whether running services that have a database are connected to it, or have tables in it."""
-    # Not at the top: psycopg costs every helmctl command 60 ms.
+    # Imported here: psycopg costs every helmctl command 60 ms.
     from helmd.postgres.activity import database_use
 
     found = []
@@ -41,7 +41,7 @@ def databases(context: DoctorContext) -> list[Finding]:
 
 
 def sqlite_files(directory: Path) -> Iterator[Path]:
-    """SQLite databases in a service's directory, by name and content; links are not followed."""
+    """Return SQLite databases in a service's directory, by name and content; links are not followed."""
     for place, directories, names in os.walk(directory):
         depth = len(Path(place).relative_to(directory).parts)
         directories[:] = [

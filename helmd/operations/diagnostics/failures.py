@@ -1,4 +1,4 @@
-"""What a service that does not work has printed in its last run, for who looks at it in a browser."""
+"""The output of the last run of a failing service, for its page."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ from helmd.model.units.unit_state import UnitFacts, condition
 from helmd.operations.diagnostics.why import CAUSE_LINES, cause_line, lines_of_run, of_this_run
 
 FAILS = frozenset({"failed", "flapping", "unhealthy"})
-"""States of a service in which its lines say why."""
+"""States of a service that are explained by its lines."""
 _LONGEST = 300
-"""Characters of a line that are shown."""
+"""Maximum number of characters of a line that are shown."""
 _FRESH_SECONDS = 5.0
 _WAIT_SECONDS = 1.0
-"""For how long a page waits for the journal."""
+"""Maximum time in seconds that a page waits for the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """``line`` most likely says why; empty where none does. ``lines`` are the last ones, with their times.
+    """``line`` is the most likely cause, empty if none is. ``lines`` are the last ones, with their times.
 
     ``since`` is when systemd noticed; None while it still restarts the service, or it runs.
     """

@@ -1,4 +1,4 @@
-"""Whether what the gateway adds to Helm's pages works there."""
+"""The check of ``helmctl doctor`` for what the gateway adds to Helm's pages."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.diagnostics.context import DoctorContext
 
 _SOON_SECONDS = 120.0
-"""How long after the gateway has started helmd may take; it waits for it to be healthy."""
+"""Time in seconds after the start of the gateway that helmd may take; it waits until the gateway is healthy."""
 _UNKNOWN = "what the gateway adds to pages is not known, so its scripts do not run on those of Helm"
 
 

@@ -1,7 +1,7 @@
-"""The last result of a check that takes seconds: the security audit, or what doctor finds.
+"""The last result of a check that takes seconds: the security audit, or doctor.
 
-helmd starts no process: the check runs in ``helmd-check@.service``, which keeps its result in a file. So a result
-outlives helmd, a check goes on while helmd restarts, and two that are asked for at once are one, as systemd sees to.
+helmd starts no process: the check runs in ``helmd-check@.service``, which stores its result in a file. So results and
+running checks survive a restart of helmd, and systemd merges concurrent requests.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from helmd.systemd.bus import Manager
 CHECK_AGE = 300.0
 """Default maximum age of a result in seconds."""
 WAIT_SECONDS = 25.0
-"""How long a request waits for a check: the gateway ends it after 30 s."""
+"""Maximum time in seconds that a request waits for a check: the gateway times out after 30 s."""
 FAILED_SECONDS = 60.0
-"""For which a check that failed is not tried again by itself."""
+"""Delay in seconds before a failed check is repeated automatically."""
 _LOOK_SECONDS = 0.25
 _ATTEMPTS, _PAUSE = 3, 0.2
-"""How often a start is tried while the manager does not answer, and the seconds in between."""
+"""Number of attempts to start while the manager does not respond, and the delay in seconds."""
 _LINES = 20
 
 
@@ -47,7 +47,7 @@ Kind = TypeVar("Kind", bound=CheckReport)
 
 @dataclass(frozen=True, slots=True)
 class Glance(Generic[Kind]):
-    """The last result (None before the first), whether the check runs, and why its last run gave none.
+    """The last result (None before the first), whether the check is running, and why its last run failed.
 
     ``failed_at`` is seconds since the epoch.
     """
@@ -66,7 +66,7 @@ class Glance(Generic[Kind]):
 
 
 def keep_report(layout: Layout, check: str, report: Any) -> None:
-    """Keep the result of a check. Raises OSError."""
+    """Store the result of a check. Raises OSError."""
     write_atomically(layout.last_check(check), json.dumps(to_json(report)) + "\n", 0o600)
 
 

@@ -1,4 +1,4 @@
-"""The check of ``helmctl doctor`` for virtual environments, which an upgrade of the distribution can leave behind."""
+"""The check of ``helmctl doctor`` for virtual environments, which an upgrade of the distribution can break."""
 
 import os
 import re
@@ -13,9 +13,9 @@ from helmd.postgres.distribution_upgrade import candidate
 
 _VERSION = re.compile(r"(\d+\.\d+)")
 _TOOLS = {"pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack", "distutils-precedence", "__pycache__"}
-"""What venv(1) installs by itself: a service needs none of it to run."""
+"""Packages that venv installs itself, which services do not need."""
 _LONGEST = 65_536
-"""Characters of pyvenv.cfg that are read."""
+"""Maximum number of characters read of pyvenv.cfg."""
 _PROGRAM = re.compile(r"python(\d+\.\d+)")
 
 

@@ -1,4 +1,4 @@
-"""What is of interest in one service besides its status: drift of its unit, environment, ports, use of limits."""
+"""Facts of a service besides its status: drift of its unit, environment, ports, usage of limits."""
 
 import os
 import time
@@ -22,7 +22,7 @@ from helmd.operations.monitoring.details import processes_reply, unit_reply
 from helmd.systemd.render import mode_environment
 
 DRIFT_SECONDS = 10.0
-"""For how long a comparison of units with the registry is used: it renders all of them."""
+"""Maximum age in seconds of a comparison of units with the registry, which renders all of them."""
 _MIB = 1 << 20
 
 
@@ -46,7 +46,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class LimitUse:
-    """A limit of a service, and how much of it is in use; None where that is not known."""
+    """A limit of a service, and its usage, None if unknown."""
 
     name: str
     setting: str
@@ -57,7 +57,7 @@ class LimitUse:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A unit of a service that is not as it would be rendered now. ``kind`` is as in `Change`."""
+    """A unit of a service that differs from its rendering. ``kind`` is as in `Change`."""
 
     unit: str
     kind: ChangeKind
@@ -80,7 +80,7 @@ class ServiceFacts:
 
 
 class ServiceFactsReader:
-    """Reads files of services in threads: a file system that hangs holds up nothing else."""
+    """Reads files of services in threads, since a file system may hang."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -113,7 +113,7 @@ class ServiceFactsReader:
         )
 
     def _all_drifts(self) -> dict[str, tuple[Drift, ...]] | str:
-        """Return those of all services, or why they are not known."""
+        """Return the drifts of all services, or why they are unknown."""
         now = time.monotonic()
         if self._drifts is None or now - self._drifts[0] >= DRIFT_SECONDS:
             found: dict[str, tuple[Drift, ...]] | str

@@ -145,7 +145,7 @@ def certificates_now(suite: Registry, layout: Layout) -> list[HostCertificate]:
 
 def _facts(service: str, encoded: bytes, directory: Path | None) -> HostCertificate:
     """About a certificate in DER form; DIRECTORY is that of the gateway, where its next one may be."""
-    # Not at the top: few commands need it.
+    # Imported here: few commands need it.
     from cryptography import x509
 
     from helmd.files.key_pair import Folder, KeyFileError, public_pem, valid_from, valid_until

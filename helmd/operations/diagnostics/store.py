@@ -7,7 +7,7 @@ from helmd.model.units.diagnostics import Finding, ok, warn
 from helmd.operations.diagnostics.context import DoctorContext
 
 _DAYS = 7
-"""How long gaps are reported after they were found."""
+"""Time for which gaps are reported after detection."""
 _ADVICE = {
     "unreadable": "See which files are damaged: sudo journalctl --verify; then move them away",
     "lost": "Give the journal more space: SystemMaxUse= in journald.conf(5)",
@@ -20,7 +20,7 @@ def log_store(context: DoctorContext) -> list[Finding]:
 
 
 async def _findings(conninfo: str, now: datetime) -> list[Finding]:
-    # Not at the top: psycopg costs every helmctl command 60 ms.
+    # Imported here: psycopg costs every helmctl command 60 ms.
     from helmd.store.logs.gaps import gaps_since
     from helmd.store.maintenance.expiry import retention_warnings
     from helmd.store.session import connect

@@ -78,7 +78,7 @@ def _correction(fault: Fault) -> str:
 
 
 def units(context: DoctorContext) -> list[Finding]:
-    """Check whether what is installed and loaded is what the configuration says."""
+    """Check whether installed and loaded units correspond to the configuration."""
     found = [
         finding
         for change in changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
@@ -158,7 +158,7 @@ def isolated_now(name: str, context: DoctorContext) -> bool:
         facts = context.manager.facts(unit_of(name))
         properties = context.manager.properties(unit_of(name)) if facts.exists else {}
     except BusError:
-        # Another check says so.
+        # Reported by another check.
         return True
     if not properties:
         return True
@@ -364,7 +364,7 @@ def _end_connections(unit: str) -> str:
 
 
 def _external_store(dsn: str) -> Finding:
-    # Not at the top: psycopg costs every helmctl command 60 ms.
+    # Imported here: psycopg costs every helmctl command 60 ms.
     from helmd.postgres.cluster import ClusterError
     from helmd.postgres.external import check_store
 
@@ -376,7 +376,7 @@ def _external_store(dsn: str) -> Finding:
 
 
 def _external(what: str, dsn: str) -> Finding:
-    # Not at the top: psycopg costs every helmctl command 60 ms.
+    # Imported here: psycopg costs every helmctl command 60 ms.
     from helmd.postgres.cluster import ClusterError
     from helmd.postgres.external import OLDEST, major_version
 

@@ -33,7 +33,7 @@ LINES = 8
 CAUSE_LINES = 60
 """Number of lines that are searched for the cause of a failure."""
 _RUN = 400
-"""How many lines of a run are looked at for its first error."""
+"""Maximum number of lines of a run that are searched for its first error."""
 _BEGINNINGS = {"running": "is ", "scheduled": "is scheduled: ", "succeeded": ""}
 """What comes before the sentence about a oneshot, by its state."""
 _ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|SEVERE|PANIC)\b|\b\w*(?:Error|Exception): |^Traceback ")
@@ -90,7 +90,7 @@ def _failure(view: View, now: float, manager: Manager) -> tuple[list[str], Seque
     if not view.service.external and facts.exists and view.word != "stopped":
         printed = lines_of_run(facts)
         if view.word == "flapping" and not facts.awaits_restart:
-            # This run has just begun; the one before it says why.
+            # This run has just begun; the reason is in the previous one.
             earlier = facts.begun_at - view.service.slowest_start - view.service.restart.delay
             printed = last_lines(facts.unit, _RUN, earlier)
     ending = [line.message for line in printed[-CAUSE_LINES:]]

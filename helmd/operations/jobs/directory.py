@@ -156,7 +156,7 @@ class JobDirectory:
 
 
 def _remove(directory: Path) -> None:
-    # Not at the top: a job's process, which begins in a few milliseconds, removes nothing.
+    # Imported here: a job's process, which begins in a few milliseconds, removes nothing.
     import shutil
 
     shutil.rmtree(directory, ignore_errors=True)

@@ -35,7 +35,7 @@ def plausible_times(given: Times, before: Sequence[Times], after: Sequence[Times
     """
     if not before and not after:
         return given
-    # Not at the top: it loads fractions and decimals, and only damaged entries come here.
+    # Imported here: it loads fractions and decimals, and only damaged entries come here.
     from statistics import median_low
 
     monotonic = _plausible_monotonic(given.monotonic, before, after)
