@@ -7,10 +7,8 @@ batch or action (``HIVEMATRIX_REQUEST``). The store remembers that id, so a copy
 """
 
 import re
-from _operator import _compare_digest
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from helmd.model.suite.names import HMAC_FIELD
 
@@ -34,24 +32,6 @@ _MOST_FIELDS, _MOST_BYTES = 64, 32 << 20
 """Limits that Helm never exceeds; more is not hashed."""
 _HEXADECIMAL = re.compile(rb"[0-9a-f]{64}\Z")
 _DECIMAL = re.compile(rb"[0-9]{1,18}\Z")
-
-
-_BLOCK = 64
-"""Bytes that SHA-256 hashes at a time."""
-_INNER, _OUTER = (bytes(each ^ pad for each in range(256)) for pad in (0x36, 0x5C))
-"""What HMAC (RFC 2104) makes of the key's bytes. Not the module hmac: it loads OpenSSL, which takes helmctl longer than
-all else of a record."""
-
-
-def _built_in_sha256() -> Any:
-    """Return the interpreter's own SHA-256, which is in `_sha2` since Python 3.12, before in `_sha256`."""
-    try:
-        return import_module("_sha2").sha256
-    except ImportError:
-        return import_module("_sha256").sha256
-
-
-_sha256 = _built_in_sha256()
 
 
 class SigningKey(NamedTuple):
@@ -89,7 +69,9 @@ def is_authentic(fields: "Mapping[str, Value]", realtime: int, keys: Sequence[Si
         return False
     if len(values) > _MOST_FIELDS or sum(map(len, values.values())) > _MOST_BYTES:
         return False
-    return any(_compare_digest(given, _signature(values, key.secret)) for key in _valid_at(realtime, keys))
+    import hmac  # see _signature
+
+    return any(hmac.compare_digest(given, _signature(values, key.secret)) for key in _valid_at(realtime, keys))
 
 
 def _valid_at(realtime: int, keys: Sequence[SigningKey]) -> list[SigningKey]:
@@ -100,11 +82,12 @@ def _valid_at(realtime: int, keys: Sequence[SigningKey]) -> list[SigningKey]:
 
 def _signature(values: Mapping[str, bytes], secret: bytes) -> bytes:
     """Return the HMAC of names, lengths and values: with lengths, different fields never give the same text."""
-    key = (secret if len(secret) <= _BLOCK else _sha256(secret).digest()).ljust(_BLOCK, b"\0")
-    code = _sha256(key.translate(_INNER))
+    # Loads OpenSSL (5 ms), which helmctl need not do before there is a record to sign.
+    import hmac
+
+    code = hmac.new(secret, digestmod="sha256")
     for name in sorted(values):
         if value := values[name]:
             code.update(f"{name}={len(value)}\n".encode())
             code.update(value)
-    signature: str = _sha256(key.translate(_OUTER) + code.digest()).hexdigest()
-    return signature.encode()
+    return code.hexdigest().encode()
