@@ -305,12 +305,9 @@ def _extra(fields: Mapping[str, Value]) -> dict[str, object]:
     """
     if fields.get("_TRANSPORT") != b"journal":
         return {}
-    names = [name for name in fields if _is_extra(name)]
+    # Most begin with "_"; this is done for each field of each entry that is read.
+    names = [n for n in fields if n[:1] != "_" and n not in _OWN_COLUMN and not n.startswith("SYSLOG_")]
     return {name.lower(): _text(_first(fields, name))[:_EXTRA_LIMIT] for name in sorted(names)[:_EXTRA_FIELDS]}
-
-
-def _is_extra(name: str) -> bool:
-    return not name.startswith(("_", "SYSLOG_")) and name not in _OWN_COLUMN
 
 
 def stream_of(fields: Mapping[str, Value], priority: bytes) -> str | None:
