@@ -40,7 +40,7 @@ def reload_helmd(count):
     subprocess.run(["systemctl", "--user", "kill", "-s", "HUP", "--kill-who=main", "helmd"], check=True)
     deadline = time.monotonic() + 30
     while (known := faults_known_to_helmd()) != count and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.1)
     return known
 
 found = {}
