@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from helmd.journal.expected import FOREVER, Expected, FileSet
-from helmd.journal.mapped import give_back
+from helmd.journal.mapped import give_back, give_back_freed
 from helmd.journal.unfiltered import UnfilteredFile
 from helmd.model.logs.parsing.journal_fields import JournalEntry
 from helmd.model.logs.parsing.position import Gap, Missing, Position
@@ -22,6 +22,10 @@ LOOKUP_STEPS = 5_000
 """Number of entries skipped between two keepalives of the watchdog."""
 _GIVE_BACK_AFTER = 20_000
 """Entries after which the files' memory is given back."""
+_REST_SECONDS = 10.0
+"""How often memory is given back at the end of the journal."""
+_FREED_AFTER = 1_000
+"""Entries after which that goes for what was freed as well."""
 _CHECK_SECONDS, _CHECK_AGAIN_SECONDS = 30.0, 1.0
 """How often the end is compared with the files' own count, and how soon again when that has more."""
 _CONFIRM = True
@@ -63,6 +67,10 @@ class Comparison:
         self._read_behind: tuple[int, ...] = ()
         """The hashes of entries that were read right behind ``_up_to`` before the recovery began."""
         self._taken = 0
+        # What the start of the process freed counts like a burst.
+        self._freed = _FREED_AFTER
+        """Entries since freed memory was given back."""
+        self._rest_due = time.monotonic() + _REST_SECONDS
         self._previous = -1
         """Monotonic time of the entry before the last one."""
         self._stopped_at = ""
@@ -75,11 +83,16 @@ class Comparison:
     def _begin_comparison(self, base: int, hashes: Sequence[int] = ()) -> None:
         """Counts what is read above the monotonic time BASE from here on; entries just above, of HASHES, were read."""
         self._base = base
-        for known, begin in ((self._seen, [base + 1] * len(hashes)), (self._hashes, hashes)):
-            del known[:]  # in place: `_walk` holds on to it
-            known.extend(begin)
+        self._seen, self._hashes = array("Q", [base + 1] * len(hashes)), array("q", hashes)
         self._passed = 0
         self._limit = self._files.limit(base)
+
+    def _note(self, seen: list[int], cursors: list[str]) -> None:
+        """Note for the comparison what was read, and empty both."""
+        self._seen.extend(seen)
+        self._hashes.extend(map(hash, cursors))
+        seen.clear()
+        cursors.clear()
 
     def passed_by_entries(self) -> bool:
         """Whether files have more entries up to the last one read than were read. The next reads give the others then.
@@ -231,6 +244,19 @@ class Comparison:
 
     def _took(self, entries: int) -> None:
         self._taken += entries
+        self._freed += entries
         if self._taken >= _GIVE_BACK_AFTER:
             self._taken = 0
             give_back()
+
+    def _give_back_at_rest(self) -> None:
+        """Give memory back from time to time, as long as nothing that was read waits to be stored."""
+        now = time.monotonic()
+        if now < self._rest_due:
+            return
+        self._rest_due = now + _REST_SECONDS
+        self._taken = 0
+        give_back()
+        if self._freed >= _FREED_AFTER:
+            self._freed = 0
+            give_back_freed()

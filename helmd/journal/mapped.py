@@ -1,4 +1,4 @@
-"""Gives back the memory that mapped journal files take.
+"""Gives back memory: that of mapped journal files, and what was freed.
 
 libsystemd maps hundreds of megabytes of them, and what was read of those counts as this process's memory for as long as
 they are mapped. After madvise(2) with MADV_DONTNEED the kernel takes it out of the process and keeps
@@ -6,7 +6,9 @@ it in its page cache, from where it comes back when it is read again.
 """
 
 import ctypes
+import gc
 import mmap
+from functools import cache
 from pathlib import Path
 
 _MAPS = Path("/proc/self/maps")
@@ -15,8 +17,7 @@ _FIELDS = 6
 
 def give_back() -> int:
     """Does so; how many bytes are mapped. Needs no more than a millisecond, and changes nothing of what is read."""
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    madvise = _libc().madvise
     mapped = 0
     # proc(5): range, permissions, offset, device, inode, path.
     for line in _MAPS.read_text(errors="replace").splitlines():
@@ -24,6 +25,20 @@ def give_back() -> int:
         if len(fields) < _FIELDS or ".journal" not in fields[5] or not fields[1].endswith("s"):
             continue  # in what is not shared MADV_DONTNEED would throw away data
         first, end = (int(number, 16) for number in fields[0].split("-"))
-        madvise(first, end - first, mmap.MADV_DONTNEED)
+        madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
         mapped += end - first
     return mapped
+
+
+def give_back_freed() -> None:
+    """Give back what was freed: reference cycles, what Python keeps for reuse, and malloc's free pages; this takes
+    some ten milliseconds.
+    """
+    gc.collect()
+    _libc().malloc_trim(0)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    # Once: each one is a reference cycle, which keeps a megabyte of Python's memory from being given back.
+    return ctypes.CDLL(None)

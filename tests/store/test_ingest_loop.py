@@ -667,3 +667,32 @@ async def test_a_long_search_for_the_place_is_no_silence(
         await eventually(searching.is_set)
         found.set()
         assert await stored(database, 5) == numbers(1, 5)
+
+
+async def test_the_first_batches_of_a_backlog_are_small(
+    journal: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst takes little memory, and what was stored is not kept while there is nothing new."""
+    monkeypatch.setattr(ingest, "CHUNK_ROWS", 80)
+    monkeypatch.setattr(ingest, "_FIRST_ROWS", 20)
+    stored_rows: list[list[LogRow]] = []
+    chunks: list[Any] = []
+    store, read = Ingest._store_if_worth, Ingest._read
+
+    async def note_stored(self: Ingest, connection: JournalStore, chunk: Any) -> None:
+        stored_rows.append(chunk.rows)
+        await store(self, connection, chunk)
+
+    async def note_read(self: Ingest) -> Any:
+        chunks.append(await read(self))
+        return chunks[-1]
+
+    monkeypatch.setattr(Ingest, "_store_if_worth", note_stored)
+    monkeypatch.setattr(Ingest, "_read", note_read)
+    append(journal / "a.journal", numbered(1, 400))
+    async with Daemon(journal, database.store, database.owner).running():
+        assert await stored(database, 400) == numbers(1, 400)
+        await eventually(lambda: all(not chunk.rows for chunk in chunks))
+    sizes = [len(rows) for rows in stored_rows if rows]
+    # A slice has seven entries.
+    assert [size // 20 for size in sizes[:4]] == [1, 2, 4, 4]

@@ -384,6 +384,28 @@ def test_memory_of_the_files_is_given_back(tmp_path: Path, monkeypatch: pytest.M
                 assert resident(file) == 0
 
 
+def test_memory_is_given_back_at_the_end_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after few entries; what was freed, after more of them, once they are stored."""
+    freed: list[int] = []
+    monkeypatch.setattr("helmd.journal.comparison.give_back_freed", lambda: freed.append(len(positions)))
+    monkeypatch.setattr("helmd.journal.comparison._FREED_AFTER", 100)
+    monkeypatch.setattr("helmd.journal.comparison._REST_SECONDS", 0.0)
+    file = tmp_path / "a.journal"
+    append(file, [line(f"{n:06}" + "x" * 2000, SECOND + n) for n in range(400)])
+    positions: Positions = {}
+    with reading(tmp_path, positions) as reader:
+        assert len(drain(reader, positions, 60)[0]) == 400
+        assert freed == []
+        assert resident(file) > 100
+        assert drain(reader, positions)[0] == []
+        assert resident(file) <= 100
+        assert freed == [1]
+        append(file, [line("few", 2 * SECOND)])
+        assert drain(reader, positions)[0] == ["few"]
+        assert drain(reader, positions)[0] == []
+        assert freed == [1]
+
+
 def test_a_deleted_file_that_is_still_being_read_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", 5)
     append(tmp_path / "a.journal", lines(1, 90))

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from helmd.model.logs.entry import HTTP, JOURNAL, LogRow
+from helmd.model.logs.entry import HTTP, JOURNAL, LogRow, field_reader
 
 MAX_DISTANCE = timedelta(seconds=2)
 OTHER = {JOURNAL: HTTP, HTTP: JOURNAL}
 """The source of a row's possible duplicate, by the source of the row."""
 
+_source, _timestamp = map(field_reader, ("source", "timestamp"))
 _WINDOW_GAP = timedelta(seconds=10)
 
 
@@ -54,8 +55,8 @@ def _window(rows: Sequence[LogRow]) -> Window:
 
 def whole_window(rows: Iterable[LogRow], source: str) -> Window:
     """Return one time range for all rows in ROWS from SOURCE, of which there must be at least one."""
-    selected = tuple(row for row in rows if row.source == source)
-    times = [row.timestamp for row in selected]
+    selected = tuple([row for row in rows if _source(row) == source])
+    times = [*map(_timestamp, selected)]
     return Window(min(times) - MAX_DISTANCE, max(times) + MAX_DISTANCE, selected)
 
 

@@ -33,6 +33,10 @@ from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionM
 CHUNK_ROWS = 16_000
 CHUNK_BYTES = 24 * 1024 * 1024
 """Bounds of what is stored in one transaction; two such batches are in memory at most."""
+_FIRST_ROWS = 1_000
+"""How many rows the first one of a backlog has; each further one has twice as many. So a burst takes little memory, of
+which Python gives back only what is free as a whole.
+"""
 _FULL_WITH_FOUND = 4
 """So many times as much is stored at once when lines that were passed by are found."""
 _LOOK_AFTER = 250
@@ -136,6 +140,7 @@ class Ingest:
         self._stored_at = self._lively_at = self._read_at = time.monotonic()
         self._disk_at = self._said_at = 0.0
         self._at_end = False
+        self._most_rows = min(_FIRST_ROWS, CHUNK_ROWS)
         self._rows = 0
         self._rows_said = 0
 
@@ -270,7 +275,7 @@ class Ingest:
             finished = batch.position is not None and batch.position.finished
             size += batch.text + 512 * len(batch.entries)
             read += len(batch.entries)
-            full = max(size / CHUNK_BYTES, len(chunk.rows) / CHUNK_ROWS)
+            full = max(size / CHUNK_BYTES, len(chunk.rows) / self._most_rows)
             if batch.at_end or finished or full >= 1:
                 # Lines that were passed by are stored with those around them: later, nobody looks before a position.
                 look = not finished and full < _FULL_WITH_FOUND and (full >= 1 or read > _LOOK_AFTER)
@@ -278,6 +283,7 @@ class Ingest:
                     break
             await asyncio.sleep(0)
         chunk.at_end = batch.at_end
+        self._most_rows = min(_FIRST_ROWS if batch.at_end else 2 * self._most_rows, CHUNK_ROWS)
         if chunk.position is not None:  # else there is nothing with which it could be stored
             damaged = [file for file in self._look_for_damage() if file.file_id not in self._reported]
             chunk.rows += [gap_row(_gap_of(file), self._account.hostname) for file in damaged]
@@ -355,6 +361,8 @@ class Ingest:
         self._kept = chunk.kept
         self._stored_at = time.monotonic()
         self._rows += len(chunk.rows) + len(chunk.posted)
+        # Not kept until there is something new to read.
+        chunk.rows, chunk.posted = [], []
 
     async def _rest(self) -> None:
         """Wait until the journal has more, or for an open entry, a keepalive of the watchdog, or new files."""

@@ -11,7 +11,7 @@ from datetime import UTC, timedelta
 from psycopg import sql
 
 from helmd.model.logs.deduplication import MAX_DISTANCE, OTHER, Single, Window, days_in, paired, whole_window, windows
-from helmd.model.logs.entry import HTTP, JOURNAL, LogRow
+from helmd.model.logs.entry import HTTP, JOURNAL, LogRow, field_reader
 from helmd.model.logs.ids import with_short_ids
 from helmd.model.logs.notify_payload import Announcement
 from helmd.store.ingest.copy_text import COLUMNS, Counts, RetentionOf, chunks, partitions_of
@@ -38,6 +38,9 @@ _THERE = "SELECT leaf FROM log_partitions WHERE leaf = ANY(%s)"
 _BOOTS = "SELECT long_id, short_id FROM log_boots WHERE long_id = ANY(%s::text[])"
 _NEW_BOOTS = "INSERT INTO log_boots (long_id) SELECT unnest(%s::text[]) RETURNING long_id, short_id"
 _REFERRED = sql.SQL("SELECT duplicate_of FROM {} WHERE duplicate_of = ANY(%s)")
+
+
+_service, _source, _boot, _duplicate_of = map(field_reader, ("service_name", "source", "boot_id", "duplicate_of"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Appender:
         await connection.execute(
             "SELECT pg_notify(%s, %s)", (LOG_CHANNEL, str(Announcement(last, tuple(leaves)))), prepare=True
         )
-        return Appended(first, last, len(rows), sum(row.duplicate_of is not None for row in marked))
+        return Appended(first, last, len(rows), len(rows) - [*map(_duplicate_of, marked)].count(None))
 
     async def _partitions(self, connection: Connection, days: Iterable[tuple[int, str]]) -> list[str]:
         """Create the missing partitions for each (retention, day); return the names of all."""
@@ -112,7 +115,7 @@ class Appender:
 
     async def _marked(self, connection: Connection, rows: Sequence[LogRow], first: int) -> Sequence[LogRow]:
         """ROWS with ``duplicate_of`` set where a line is there already."""
-        sources = {row.source for row in rows} & OTHER.keys()
+        sources = {*map(_source, rows)} & OTHER.keys()
         singles: list[Single] = []
         if HTTP in sources:
             for window in windows(rows, HTTP)[:_WINDOWS]:
@@ -130,7 +133,7 @@ class Appender:
 
     async def _leaves(self, connection: Connection, window: Window) -> list[str]:
         """The partitions that can have duplicates of the rows of WINDOW."""
-        classes = {self._retention_of(service) for service in {row.service_name for row in window.rows}}
+        classes = {self._retention_of(service) for service in {*map(_service, window.rows)}}
         return await self._existing(connection, {leaf_of(each, day) for each in classes for day in days_in(window)})
 
     async def _existing(self, connection: Connection, leaves: set[str]) -> list[str]:
@@ -157,7 +160,7 @@ class Appender:
 
 async def _short_boots(connection: Connection, rows: Sequence[LogRow]) -> dict[str, str]:
     """The short ids of the boots of ROWS. They are not kept: a transaction that fails takes new ones back."""
-    boots = {row.boot_id for row in rows} - {None}
+    boots = {*map(_boot, rows)} - {None}
     if not boots:
         return {}
     cursor = await connection.execute(_BOOTS, (list(boots),), prepare=True)
@@ -185,7 +188,7 @@ async def _singles(connection: Connection, statement: sql.SQL, leaf: str, window
 
 async def _posted(connection: Connection, leaf: str, window: Window) -> list[Single]:
     """Posted rows of LEAF that may be duplicates of WINDOW's. Mostly there are none, and no text is sent."""
-    services = list({row.service_name for row in window.rows})
+    services = list({*map(_service, window.rows)})
     cursor = await connection.execute(
         _POSTERS.format(sql.Identifier(leaf)), (window.since, window.until, services), prepare=True
     )

@@ -246,10 +246,12 @@ _STARTS: tuple[tuple[str, re.Pattern[str], DumpStart], ...] = tuple(
 )
 
 
-def _combined(starts: list[tuple[re.Pattern[str], DumpStart]]) -> tuple[re.Pattern[str], tuple[DumpStart, ...]]:
-    """Return one pattern for all STARTS, whose groups are their numbers."""
-    patterns = "|".join(f"(?P<s{number}>{pattern.pattern})" for number, (pattern, _) in enumerate(starts))
-    return re.compile(patterns), tuple(start for _, start in starts)
+_Starts = list[tuple[re.Pattern[str], DumpStart]]
+
+
+def _combined(starts: _Starts) -> tuple[re.Pattern[str], _Starts]:
+    """Return one pattern for all STARTS, without groups, since these take time and few lines match, and STARTS."""
+    return re.compile("|".join(pattern.pattern for pattern, _ in starts)), starts
 
 
 _BY_FIRST = {
@@ -286,8 +288,8 @@ _ASSERTION = re.compile(r"(?:.{0,400}: )?[^:\s]{1,200}:\d{1,9}: .{1,400}: Assert
 def start_of(text: str) -> DumpStart | None:
     """Return how the dump begins that TEXT, which states no level, may be the first line of, or None if it is none."""
     first = text[:1]
-    if (known := _BY_FIRST.get(first)) is not None and (found := known[0].match(text)) is not None:
-        start = known[1][int((found.lastgroup or "s0")[1:])]
+    if (known := _BY_FIRST.get(first)) is not None and known[0].match(text) is not None:
+        start = next(start for pattern, start in known[1] if pattern.match(text) is not None)
         return DumpStart(PYTHON_ENDED, "ERROR") if start.state == PYTHON and "Group" in text[:24] else start
     if first in "12[/.~nfC(b":
         if first in "12" and "http: panic serving" in text:
@@ -305,12 +307,11 @@ def start_of(text: str) -> DumpStart | None:
         if first in "/." and "error while loading shared libraries: " in text:
             return DumpStart("native", "ERROR")
     last = text[-1:]
-    if last in "r:":
+    if last in "r:.)":
         if text.endswith(("] Unhandled Error", "] Unhandled error in Deferred:")):
             return DumpStart(ANY_ERROR, "ERROR")
         if text.endswith("):") and _RAILS.match(text):
             return DumpStart("ruby", "ERROR")
-    if last in ".)":
         if last == "." and " line " in text and _PERL.match(text):
             return DumpStart("perl", "WARNING" if _PERL_WARNINGS.match(text) or "isn't numeric" in text else "ERROR")
         if last == "." and "Assertion " in text and _ASSERTION.match(text):

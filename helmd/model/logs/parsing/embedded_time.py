@@ -1,7 +1,10 @@
 """The times that log lines state themselves, against the journal's, which no program can set."""
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
+
+from helmd.model.logs.entry import datetime_of
 
 _MONTHS = {
     name: number
@@ -16,6 +19,17 @@ _EPOCH_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))
 """A count since 1970 below so much is one of seconds, milliseconds, microseconds; else of nanoseconds."""
 
 
+_REST = re.compile(r"(?:[.,][0-9]{1,9})?(?:Z|\+00:00)?\Z")
+"""What follows the second of a time in UTC, or in no stated zone."""
+
+
+@lru_cache(maxsize=16)
+def _second(since: int) -> tuple[str, str]:
+    """Return a second (since 1970, UTC) as ISO 8601 has it, and with a space."""
+    written = datetime_of(since * 1_000_000).isoformat()[:19]
+    return written, written.replace("T", " ")
+
+
 def says_nothing_new(stated: object, realtime: int) -> bool:
     """Return whether STATED, the time in a line's text, is REALTIME (microseconds since 1970) to within two seconds.
 
@@ -25,6 +39,9 @@ def says_nothing_new(stated: object, realtime: int) -> bool:
     aware = True
     off: float
     if isinstance(stated, str):
+        # Most programs state the second in which the journal has the line, in UTC, and to see that takes least.
+        if stated[:19] in _second(realtime // 1_000_000) and _REST.match(stated, 19) is not None:
+            return True
         try:
             instant = datetime.fromisoformat(stated)
         except ValueError:

@@ -11,11 +11,14 @@ from helmd.model.config.toml_tables import ConfigSource, Given, SettingsReader, 
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.logs.ids import given_id, trace_id_in
 from helmd.model.logs.level import NAMES, level_named
+from helmd.model.logs.parsing.needles import needle_of
 from helmd.model.logs.parsing.parsed import Formats, LevelWords, Mention, Table, TextFormat, folded
 from helmd.model.suite.names import SERVICE_NAME
 
 _FORMAT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}\Z")
 _PIECE = re.compile(r"@([A-Za-z_][A-Za-z0-9_]{0,49})@")
+_PIECE_LENGTH = 6
+"""Characters of a mention's words that are looked for first."""
 LATE = 200
 """Formats of this order or a higher one are tried only on lines that have no head of a logger."""
 _MOST = 500
@@ -302,7 +305,11 @@ def _compile_mention(name: str, entry: FormatTable, read: _Read) -> Mention | No
         return None
     words = entry["words"].value
     read_id = trace_id_in if name == "trace_id" else given_id
-    return Mention(words, pattern, _in_common(words), read_id) if pattern is not None else None
+    if pattern is None:
+        return None
+    # The beginnings of words are often the same.
+    pieces = tuple(dict.fromkeys(word[:_PIECE_LENGTH] for word in words))
+    return Mention(words, pattern, _in_common(words), pieces, read_id)
 
 
 def _in_common(words: Sequence[str]) -> str:
@@ -336,6 +343,7 @@ def _format(name: str, entry: FormatTable, pattern: re.Pattern[str] | None, word
         again=_value(entry, "again", False),
         complete=_value(entry, "complete", False),
         late=_value(entry, "order", 50) >= LATE,
+        needle="=" if _value(entry, "kind", "pattern") == "logfmt" else needle_of(pattern) if pattern else "",
     )
 
 

@@ -40,7 +40,8 @@ def parse_text(formats: Formats, text: str, service: str, realtime: int) -> Pars
     """
     bare = text if "\x1b" not in text else without_escapes(text)
     parsed = _parse(formats, bare, service, realtime)
-    message = parsed.message
+    # By their places, since a named tuple's names are looked up each time.
+    message, trace_id, user_id = parsed[1], parsed[3], parsed[4]
     if bare is not text or "\x1b" in message:
         # JSON can have escapes that are escaped.
         message = without_escapes(message)
@@ -48,11 +49,11 @@ def parse_text(formats: Formats, text: str, service: str, realtime: int) -> Pars
             parsed = parsed._replace(message=message, context={"ansi": True, **(parsed.context or {})})
     # Most messages mention no id; the first look is here, since a call takes longer.
     trace, user = formats.trace, formats.user
-    if trace is not None and trace.common in message and parsed.trace_id is None:
+    if trace is not None and trace_id is None and trace.common in message:
         trace_id = mentioned(trace, message)
         if trace_id is not None:
             parsed = parsed._replace(trace_id=trace_id)
-    if user is not None and user.common in message and parsed.user_id is None:
+    if user is not None and user_id is None and user.common in message:
         user_id = mentioned(user, message)
         if user_id is not None:
             parsed = parsed._replace(user_id=user_id)
@@ -70,6 +71,8 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
     headed = None
     looked = False
     for form in table[""] if forms is None else forms:
+        if form.needle not in text:
+            continue
         if form.late and not looked:
             headed, looked = read_head(formats, text, realtime), True
             if headed is not None:
@@ -93,6 +96,8 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
         headed = read_head(formats, text, realtime)
     if headed is None:
         headed = _new(Parsed, (None, text, None, None, None, None, False))
+        if '"' not in text:
+            return headed
     if '"' not in headed.message:
         return headed if inner or headed.level is None else _with_inside(formats, headed, None, service, realtime)
     if (request := _REQUEST.search(headed.message, 0, HEAD)) is None:
@@ -112,7 +117,7 @@ def _by_message(formats: Formats, outer: Parsed, realtime: int) -> Parsed:
 
 def _logfmt(formats: Formats, text: str) -> dict[str, Any] | None:
     """Pairs count as a log line only if one of them is a message or a level."""
-    pairs = logfmt_pairs(text) if "=" in text else None
+    pairs = logfmt_pairs(text)
     if pairs is None or not any(formats.roles.get(key) in ("message", "level") for key in pairs):
         return None
     return pairs

@@ -39,6 +39,8 @@ NOUNS_AFTER = _words(
 """What follows the name of a level that is a noun of running text, also where a colon comes later."""
 PROSE_AFTER = NOUNS_AFTER | _words("in when from on at as with")
 """What follows "ERROR" or "WARNING" where it is a noun of a sentence and no level."""
+CALENDAR = _words("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec Mon Tue Wed Thu Fri Sat Sun")
+"""How times begin that begin with a month or a day."""
 NO_LOGGER = _words(
     """
     the a an no this that these those with and or of to in on for from by at as is are was were be got get has have had

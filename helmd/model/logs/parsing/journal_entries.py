@@ -6,6 +6,7 @@ own protocol says its level itself. All open entries can be stored with the posi
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from helmd.model.errors import CONTENT_FAULTS
@@ -42,6 +43,10 @@ EVER = 1 << 62
 """Later than any time of the journal."""
 _WRITERS = 4_096
 """Writers that are remembered: one for each process and stream."""
+
+_IDENTITY = ("_TRANSPORT", "_STREAM_ID", "_PID", "SYSLOG_IDENTIFIER", "_HOSTNAME", "_SYSTEMD_USER_UNIT")
+"""The fields that show who printed a line; without the last one it is USER_UNIT as well."""
+_identity = itemgetter(*_IDENTITY)
 
 _MICROSECOND = timedelta(microseconds=1)
 """To multiply it takes less time than to call `timedelta`."""
@@ -116,6 +121,8 @@ class Assembler:
         """The unit of each stream, by ``_STREAM_ID``, once journald has named it in one of its lines."""
         self._joiner: Joiner[_Begun] = Joiner.restore(state, _decoded) if state else Joiner()
         self._second, self._begins = 0, datetime_of(0)
+        self._realtime, self._timestamp = 0, self._begins
+        """Of the last line: journald gives all lines of one read one time."""
         self.rows: list[LogRow] = []
         self.posted: list[PostedRow] = []
 
@@ -129,17 +136,21 @@ class Assembler:
 
     def take(self, entries: Iterable[JournalEntry]) -> None:
         """More entries. The hot path: no call that can be done without."""
+        writers, splits = self._writers, self._joiner.splits
         for entry in entries:
             try:
                 fields, _, boot_id, _, realtime = entry
-                get = fields.get
-                if get("_TRANSPORT") == b"stdout" and (writer := self._writer(fields)) is not None:
-                    raw, priority = get("MESSAGE", b""), get("PRIORITY", b"")
-                    if raw.__class__ is list:
+                try:
+                    writer = writers[_identity(fields)]
+                except (KeyError, TypeError):  # new, or a field is missing, or there twice
+                    writer = self._writer(fields)
+                if writer is not None:
+                    raw, priority = fields.get("MESSAGE", b""), fields.get("PRIORITY", b"")
+                    if type(raw) is list:
                         raw = b"\n".join(raw)
-                    if priority.__class__ is list:
+                    if type(priority) is list:
                         priority = priority[0]
-                    if "_LINE_BREAK" in fields or writer.key in self._joiner.splits:
+                    if "_LINE_BREAK" in fields or (splits and writer.key in splits):
                         part = _Line(writer, realtime, priority, boot_id)  # type: ignore[arg-type]
                         self._take_part(part, raw, text_of(fields, "_LINE_BREAK"))  # type: ignore[arg-type]
                     else:
@@ -179,18 +190,15 @@ class Assembler:
         self.expire(EVER)
 
     def _writer(self, fields: Mapping[str, Value]) -> _Writer | None:
-        """Return whose line it is, or None if it belongs to no service, or if its process alone does not show to
-        which.
+        """Return whose printed line it is, or None if it was not printed, belongs to no service, or its process alone
+        does not show to which.
         """
         get = fields.get
-        asked = (
-            get("_STREAM_ID"),
-            get("_PID"),
-            get("_SYSTEMD_USER_UNIT"),
-            get("SYSLOG_IDENTIFIER"),
-            get("_HOSTNAME"),
-            get("USER_UNIT"),
-        )
+        if get("_TRANSPORT") != b"stdout":
+            return None
+        asked = tuple(map(get, _IDENTITY))
+        if not asked[-1]:
+            asked += (get("USER_UNIT"),)
         try:
             return self._writers[asked]
         except KeyError:
@@ -279,14 +287,16 @@ class Assembler:
             level = OWN_CHECK_LEVEL
         elif level is None:
             level = LEVEL_OF_PRIORITY.get(priority, "INFO")
-        second, rest = divmod(realtime, 1_000_000)
-        if second != self._second:
-            self._second, self._begins = second, datetime_of(second * 1_000_000)
+        if realtime != self._realtime:
+            second, rest = divmod(realtime, 1_000_000)
+            if second != self._second:
+                self._second, self._begins = second, datetime_of(second * 1_000_000)
+            self._realtime, self._timestamp = realtime, self._begins + _MICROSECOND * rest
         stream = STREAM_OF_PRIORITY.get(priority) if split else None
         row = _new(
             LogRow,
             (
-                self._begins + _MICROSECOND * rest,
+                self._timestamp,
                 service,
                 level,
                 message,
@@ -302,7 +312,7 @@ class Assembler:
                 None,
             ),
         )
-        is_open = key in opened
+        is_open = bool(opened) and key in opened
         if not is_open and (complete or not opens(bare, level, stated_level)):
             self.rows.append(row)
             return

@@ -38,7 +38,7 @@ from helmd.model.logs.parsing.head_tokens import (
     level_called,
     skip_separator,
 )
-from helmd.model.logs.parsing.head_words import NO_LOGGER
+from helmd.model.logs.parsing.head_words import CALENDAR, NO_LOGGER
 from helmd.model.logs.parsing.parsed import Formats, Parsed, folded
 from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
 
@@ -54,30 +54,26 @@ INDENT = 24
 """Spaces before a head: the width of a time that was left out."""
 _COMMON_LOGGER = r"[a-z_][\w.$/-]{0,199}"
 _PLAIN_WORD = r"[A-Za-z][\w'-]*+[ ,](?![-:>|] )"
-_COMMON = {
-    character: re.compile(pattern)
-    for characters, pattern in (
-        (
-            "12",
-            r"(?P<stamp>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|UTC|GMT|[+-]\d\d:?\d\d))?)"
-            rf"(?: - (?:(?P<logger>{_COMMON_LOGGER}) - )?(?P<level>{_LEVEL_NAMES}) - (?={_PLAIN_WORD})"
-            rf"| (?P<second>{_LEVEL_NAMES}):? {{1,5}}(?:(?P<named>{_COMMON_LOGGER})(?:: | - )(?! )|(?={_PLAIN_WORD})))",
-        ),
-        ("TDINWECFSA", rf"(?P<level>{_LEVEL_NAMES}): {{1,8}}(?={_PLAIN_WORD})"),
-    )
-    for character in characters
+_DATED_HEAD = re.compile(
+    r"(?P<stamp>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|UTC|GMT|[+-]\d\d:?\d\d))?)"
+    rf"(?: - (?:(?P<logger>{_COMMON_LOGGER}) - )?(?P<level>{_LEVEL_NAMES}) - (?={_PLAIN_WORD})"
+    rf"| (?P<second>{_LEVEL_NAMES}):? {{1,5}}(?:(?P<named>{_COMMON_LOGGER})(?:: | - )(?! )|(?={_PLAIN_WORD})))"
+)
+_LEVEL_HEAD = re.compile(rf"(?P<level>{_LEVEL_NAMES}): {{1,8}}(?={_PLAIN_WORD})")
+_COMMON = {first + second: _DATED_HEAD for first in "12" for second in "0123456789"} | {
+    name[:2]: _LEVEL_HEAD for name in _LEVEL_NAMES.split("|")
 }
-"""Heads that most lines have, by their first character. They are read as by `_read`, in a tenth of the time."""
+"""Heads that most lines have, by their first two characters. They are read as by `_read`, in a tenth of the time."""
 _LEVEL_LIKE = re.compile(
     "(?:ERR|EROR|WAR|WRN|FAT|FTL|CRI|CRT|SEV|INF|DEB|DBG|DBUG|TRA|TRC|VER|NOT|FINE|CONF|EMER|ALERT|PANIC|FAIL|DEPRECATED|SILLY"
     "|FEHL|SCHWER|HINW|GRAV|AVI|AVV|ATTE|FOUT|WAAR|HATA|UYARI|CHYB|FEJL|ADVAR)"
 )
 """What is in every name of a level in upper case."""
 _ANY_CASE = "(?i:err|warn|fatal|crit|fail|debug|info|notice|dbug|trce|trace|severe|alert|emerg|panic)"
+_TWO_WORDS = re.compile("[A-Za-z][a-z]*+ [a-z]")
 _CANDIDATE = re.compile(
-    r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun)[ ,]"
+    rf"(?:{'|'.join(sorted(CALENDAR))})[ ,]"
     r"|(?:\*{2,4}|!{2,4}|#{2,4}|>{2,4}) [A-Z]{4}|[A-Z]{2,16} (?:ERROR|WARNING): "
-    # Two words, as most lines without a head begin, match none of what follows.
     r"|(?![A-Za-z][a-z]*+ (?!error:)[a-z])(?:"
     r"[A-Za-z_/.*~$@+#][\w./$@#~*+-]*+(?:[:|,>(\t\[]| [\[|:(<@]|  | - )[\s:|>(-]*+"
     rf"(?=[\[(<\d{{]|[A-Z]{{3}}|{_ANY_CASE}|[\w./@-]++(?:[:\[|(]| [:|\[(-]))"
@@ -95,6 +91,10 @@ def may_have_head(text: str) -> bool:
     if first == " ":
         begins = text[:INDENT].lstrip()[:1]
         return begins.isupper() or (begins in "0123456789[" and begins != "")
+    # As most lines without a head begin.
+    words = _TWO_WORDS.match(text, 0, 256)
+    if words is not None and text[:3] not in CALENDAR and not text.startswith("error:", words.end() - 1):
+        return False
     if _CANDIDATE.match(text, 0, 256) is None:
         return False
     return text[1:2] == "/" or _LEVEL_LIKE.search(text[:80].upper()) is not None
@@ -108,7 +108,7 @@ def begins_with_head(text: str) -> bool:
 def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
     """Return what TEXT says by the head before its message, or None if it states no level."""
     first = text[:1]
-    if (common := _COMMON.get(first)) is not None and (found := common.match(text, 0, REACH)) is not None:
+    if (common := _COMMON.get(text[:2])) is not None and (found := common.match(text, 0, REACH)) is not None:
         return _common(formats, found, text, realtime)
     if first > "\x7f" and not first.isalpha() and first != "\u2009":
         return behind_symbol(formats, text)

@@ -60,7 +60,7 @@ def json_object(text: str) -> dict[str, Any] | None:
             read, end = decode_any_number(text)
     except (ValueError, RecursionError):
         return None
-    if read.__class__ is not dict or (end != len(text) and not text[end:].isspace()):
+    if type(read) is not dict or (end != len(text) and not text[end:].isspace()):
         return None
     if ("[" in text or text.find("{", 1) > 0) and too_deep(read):
         return None
@@ -80,19 +80,19 @@ def too_deep(value: object, deepest: int = _DEEPEST) -> bool:
 
 
 def _inside(value: Any) -> Iterator[Any]:
-    if value.__class__ is dict:
+    if type(value) is dict:
         yield from value.values()
-    elif value.__class__ is list:
+    elif type(value) is list:
         yield from value
 
 
 def storable(value: Any) -> Any:
     """Return VALUE with what PostgreSQL's text can't hold replaced: NUL, and halves of surrogate pairs."""
-    if value.__class__ is str:
+    if type(value) is str:
         return _REPLACED.sub("\ufffd", value)
-    if value.__class__ is dict:
+    if type(value) is dict:
         return {storable(key): storable(inner) for key, inner in value.items()}
-    if value.__class__ is list:
+    if type(value) is list:
         return [storable(inner) for inner in value]
     return value
 
@@ -164,7 +164,7 @@ def _chosen(formats: Formats, given: dict[str, Any]) -> tuple[list[str], Keys]:
     for key, value in given.items():
         if (found := _role_of(formats.roles, formats.ranks, key)) is None:
             continue
-        if value.__class__ is dict and key in formats.nested:
+        if type(value) is dict and key in formats.nested:
             nested.append(key)
         elif value is None:
             empty.append(key)
@@ -218,10 +218,10 @@ _OFFSET_LEVEL = re.compile(r"([A-Za-z]{2,12})[+-]\d{1,3}\Z")
 
 def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None:
     """Return the level that VALUE under KEY is, and whether its word says no more than that."""
-    if value.__class__ is dict:
+    if type(value) is dict:
         value = next((value[key] for key in _LEVEL_NAMES if key in value), None)
-    if value.__class__ is not str:
-        if value.__class__ is bool or value.__class__ not in (int, float):
+    if type(value) is not str:
+        if type(value) not in (int, float):
             return None
         scale = folded(key)
         if scale in _WORDS_ONLY:
@@ -303,13 +303,13 @@ def _status_key(names: tuple[str, ...]) -> str | None:
 def _by_status(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
     """Return PARSED with the level that the HTTP status of an access line asks for."""
     value = given.get(key)
-    if value.__class__ is dict:
-        if (response := value.get("response")).__class__ is dict:
+    if type(value) is dict:
+        if type(response := value.get("response")) is dict:
             value = response
         value = next((value[inner] for inner in ("statusCode", "status_code", "status") if inner in value), None)
-    if value.__class__ is str and len(value) == 3 and value.isascii() and value.isdecimal():
+    if type(value) is str and len(value) == 3 and value.isascii() and value.isdecimal():
         value = int(value)
-    if value.__class__ is not int or not 100 <= value <= 599:
+    if type(value) is not int or not 100 <= value <= 599:
         return parsed
     level = more_severe(parsed.level, level_of_status(value))
     if level == parsed.level:
@@ -345,20 +345,20 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
         if (value := given[at_level]) is None:
             del given[at_level]
         else:
-            known = formats.levels.get(value) if value.__class__ is str else None
+            known = formats.levels.get(value) if type(value) is str else None
             if known is None:
                 known = _level_of(formats, at_level, value)
             if known is not None:
                 level, says_it_all = known
-                if says_it_all and value.__class__ is str:
+                if says_it_all and type(value) is str:
                     del given[at_level]
     if at_message is not None:
         value = given.pop(at_message)
-        if value.__class__ is str:
+        if type(value) is str:
             message = value
-        elif value.__class__ is dict and len(value) == 1 and isinstance(own := value.get("stringValue"), str):
+        elif type(value) is dict and len(value) == 1 and isinstance(own := value.get("stringValue"), str):
             message = own  # OpenTelemetry's protocol
-        elif value.__class__ is dict and isinstance(own := value.get("message"), str):
+        elif type(value) is dict and isinstance(own := value.get("message"), str):
             given[at_message], message = value, own
         elif value is not None:
             message = _encode(value)
@@ -366,10 +366,10 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
         value = given[at_timestamp]
         if value is None or says_nothing_new(value, realtime):
             del given[at_timestamp]
-    if at_trace is not None and (value := _id(given, at_trace)) is not None:
-        trace_id = trace_id_in(value)
-    if at_user is not None and (value := _id(given, at_user)) is not None:
-        user_id = given_id(value)
+    if at_trace is not None and (stated := _id(given, at_trace)) is not None:
+        trace_id = trace_id_in(stated)
+    if at_user is not None and (stated := _id(given, at_user)) is not None:
+        user_id = given_id(stated)
     if at_pid is not None:
         value = given[at_pid]
         process_id = pid_of(value)
@@ -381,10 +381,10 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
 def _id(given: dict[str, Any], key: str) -> str | None:
     """Return the text under KEY, taken out; what can be no id stays in the context."""
     value = given[key]
-    if value.__class__ is str:
+    if type(value) is str:
         del given[key]
         return value
-    if value is not None and value.__class__ is not int and value.__class__ is not float:
+    if value is not None and type(value) is not int and type(value) is not float:
         return None
     del given[key]
     return None if value is None else str(value)
@@ -394,7 +394,7 @@ def pid_of(value: object) -> int | None:
     """Return a process id as pid_t has it, from a number or its digits."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
         value = int(value)
-    return value if value.__class__ is int and 0 < value < 1 << 31 else None
+    return value if type(value) is int and 0 < value < 1 << 31 else None
 
 
 def _look_into(
@@ -407,7 +407,7 @@ def _look_into(
         found: dict[str, str] = {}
         for key, value in table.items():
             role = _role_of(roles, formats.ranks, key)
-            if role is None or value is None or (value.__class__ is dict and role[0] != "level"):
+            if role is None or value is None or (type(value) is dict and role[0] != "level"):
                 continue
             if role[0] not in found and (role[0] != "level" or _level_of(formats, key, value) is not None):
                 found[role[0]] = key
