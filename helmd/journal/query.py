@@ -19,7 +19,7 @@ from systemd import _reader
 from helmd.model.errors import HelmError
 from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, SEARCH_LIMIT, LogRow
 from helmd.model.logs.parsing.entry_times import STEP, Times
-from helmd.model.logs.parsing.journal_fields import JournalEntry, dated, row_of
+from helmd.model.logs.parsing.journal_fields import JournalEntry, dated, message_of, row_of
 from helmd.model.logs.parsing.position import parse_cursor
 from helmd.model.suite.names import (
     HELM_SERVICE,
@@ -82,9 +82,13 @@ def selects(wanted: Wanted, row: LogRow) -> bool:
         and (wanted.levels is None or row.level in wanted.levels)
         and (wanted.streams is None or row.stream in wanted.streams)
         and (wanted.trace is None or _has_trace(row, wanted.trace))
-        and (wanted.pattern is None or wanted.pattern.search(row.message[:SEARCH_LIMIT]) is not None)
+        and (wanted.pattern is None or _matches(wanted.pattern, row.message))
         and (not wanted.query or _meets_query(wanted.query, row))
     )
+
+
+def _matches(pattern: re.Pattern[str], message: str) -> bool:
+    return pattern.search(message[:SEARCH_LIMIT]) is not None
 
 
 def _meets_query(query: str, row: LogRow) -> bool:
@@ -370,6 +374,14 @@ class JournalQuery:
         return dated(entry._replace(realtime=times.realtime, monotonic=times.monotonic), given)
 
     def _chosen(self, entry: JournalEntry) -> Found | None:
+        pattern = self._wanted.pattern
+        # Of an entry that is not signed the row has this text; most entries do not match and need no row.
+        if (
+            pattern is not None
+            and HMAC_FIELD not in entry.fields
+            and not _matches(pattern, message_of(entry.fields)[0])
+        ):
+            return None
         row = self._authentic(entry) or row_of(entry)
         return Found(entry, row) if row is not None and selects(self._wanted, row) else None
 

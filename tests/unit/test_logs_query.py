@@ -96,6 +96,21 @@ def test_filters(journal: Path) -> None:
     assert ask(journal, Wanted(boot=BOOT_B)) == []
 
 
+@pytest.mark.parametrize("pattern", ["two", "(?s)one.*two", "^two", "\ufffd", "^$", "[^o]"])
+def test_a_pattern_selects_by_the_text_that_is_shown(tmp_path: Path, pattern: str) -> None:
+    """Also where an entry has several messages, none, or one that is not UTF-8."""
+    entries = [
+        line("one", 1 * SECOND),
+        line("two", 2 * SECOND, fields={"MESSAGE": "one"}),
+        line(b"\xff", 3 * SECOND),
+        line("", 4 * SECOND).partition(b"MESSAGE\n")[0] + b"\n",
+    ]
+    append(tmp_path / "test.journal", entries)
+    shown = ask(tmp_path, Wanted())
+    assert len(shown) == 4
+    assert ask(tmp_path, Wanted(pattern=re.compile(pattern))) == [text for text in shown if re.search(pattern, text)]
+
+
 def test_times_are_inclusive(journal: Path) -> None:
     assert ask(journal, Wanted(since=START + 5 * SECOND, until=START + 8 * SECOND)) == [
         "unit unknown",
@@ -227,8 +242,8 @@ def test_what_helm_wrote_itself_is_shown_as_such_and_forged_entries_as_lines(tmp
     ]
     append(files / "test.journal", entries)
 
-    def shown(keys: Path | None, *services: str) -> list[tuple[str, str, str]]:
-        wanted = Wanted(services=frozenset(services) or None)
+    def shown(keys: Path | None, *services: str, pattern: str = "") -> list[tuple[str, str, str]]:
+        wanted = Wanted(services=frozenset(services) or None, pattern=re.compile(pattern) if pattern else None)
         with JournalQuery(UID, wanted, files, keys) as query:
             return [(each.row.service_name, each.row.source, each.row.message) for each in query.forward()]
 
@@ -237,4 +252,5 @@ def test_what_helm_wrote_itself_is_shown_as_such_and_forged_entries_as_lines(tmp
     assert shown(keys_file) == [*believed, *lines]
     assert shown(keys_file, "codex") == believed[:1]
     assert shown(keys_file, "core") == believed[1:]
+    assert shown(keys_file, pattern="^restart core: done$") == believed[1:]
     assert {(service, source) for service, source, _ in shown(None)} == {("helm", "journal")}

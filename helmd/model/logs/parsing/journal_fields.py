@@ -157,7 +157,7 @@ def _fault_text(fault: str) -> str:
 def _row(entry: JournalEntry, service: str, source: str, unit: bytes, more: Mapping[str, object]) -> LogRow:
     fields = entry.fields
     priority = _first(fields, "PRIORITY")
-    message, context = _message(fields)
+    message, context = message_of(fields)
     if CUT in fields:
         context["_cut_fields"] = text_of(fields, CUT)
     context = with_given_time(context | {**more}, fields)
@@ -260,8 +260,8 @@ def owner_of(fields: Mapping[str, Value]) -> Owner | None:
     return None
 
 
-def _message(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
-    """Return the message as clean text, and notes on what had to be changed."""
+def message_of(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
+    """Return the message as text that can be stored, and notes on what had to be changed."""
     value = fields.get("MESSAGE", b"")
     text, notes = clean_text(b"\n".join(value) if isinstance(value, list) else value)
     line_break = _first(fields, "_LINE_BREAK")
