@@ -69,7 +69,8 @@ function matching(list, text) {
 let shown = null;
 
 export async function open() {
-  if (shown) {
+  // Its close event comes later: a key pressed before that opens another one.
+  if (shown?.open) {
     shown.querySelector("input").focus();
     return;
   }
@@ -84,7 +85,7 @@ export async function open() {
   });
   const dialog = h(
     "dialog",
-    { class: "helm-dialog helm-palette", "aria-label": "Search", onclose: () => (combobox.destroy(), dialog.remove(), (shown = null)) },
+    { class: "helm-dialog helm-palette", "aria-label": "Search", onclose: () => (combobox.destroy(), dialog.remove()) },
     h("div", { class: "helm-palette__field" }, icon("search"), input),
     list,
     h("p", { class: "helm-palette__none", role: "status", hidden: true }, "Nothing is called like that."),
