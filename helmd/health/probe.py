@@ -1,6 +1,6 @@
 """The probe: checks the health of a service over its port.
 
-As a program it goes on where `helmd.health.start_probe` leaves off: it asks until the answer is good, the main process
+`helmd.health.start_probe` calls it for what is not the usual case: it asks until the answer is good, the main process
 ends, or the time is up, so that a unit is active only once its service is healthy. It imports little, because it
 competes with the service for the processor. Units that Helm 1.0 has rendered run it by its path.
 """
@@ -304,7 +304,7 @@ def elsewhere(probe: Probe, listening: bool, control_group: str) -> str:
 def main(words: list[str], began: float | None = None) -> int:
     """Exit code 0 once it counts as started, 1 when it doesn't in time, 2 when its main process ended.
 
-    BEGAN is the time (time.monotonic()) from which on it is given time, if not from now on.
+    The time limit counts from BEGAN (time.monotonic()), by default from now.
     """
     given = dict(word.split("=", 1) for word in words)
     expect = tuple(int(code) for code in given.get("expect", "").split(",") if code)

@@ -1,9 +1,9 @@
 """The ``ExecStartPost=`` of a service with a port: asks until it is healthy, so that its unit is active only then.
 
 Runs as ``/usr/libexec/hivematrix-helm/probe KEY=VALUE...`` beside every start, and competes with the service for the
-processor. So what most services do is dealt with here, by built-in modules: nothing listens yet, then a plain HTTP
-response has a good status code. With all else `helmd.health.probe` goes on, whose imports take three times as long as
-the interpreter itself.
+processor. So the usual case is handled here with built-in modules: nothing listens yet, then a plain HTTP response has
+a good status code. All other cases are those of `helmd.health.probe`, whose imports take three times as long as the
+interpreter itself.
 """
 
 import _socket

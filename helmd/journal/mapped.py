@@ -16,7 +16,10 @@ _FIELDS = 6
 
 
 def give_back() -> int:
-    """Does so; how many bytes are mapped. Needs no more than a millisecond, and changes nothing of what is read."""
+    """Release the pages of mapped journal files; return how many bytes are mapped.
+
+    Takes at most a millisecond, and does not change what is read.
+    """
     madvise = _libc().madvise
     mapped = 0
     # proc(5): range, permissions, offset, device, inode, path.

@@ -26,7 +26,7 @@ class Ended(NamedTuple):
 
 @cache
 def _server() -> socket.socket:
-    """The socket of this process's server, which ends with this process."""
+    """Return the socket of this process's server, which ends with this process."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with there:
         subprocess.run([str(SCRIPT), "_serve", str(there.fileno())], pass_fds=[there.fileno()], check=True)
@@ -35,7 +35,7 @@ def _server() -> socket.socket:
 
 @contextmanager
 def _pipe() -> Iterator[tuple[int, int]]:
-    """The end to read from, and the other one, which is closed by whoever has passed it on."""
+    """Yield a pipe's read end, which is closed afterwards, and its write end, which the caller closes."""
     read, write = os.pipe()
     try:
         yield read, write
@@ -44,7 +44,7 @@ def _pipe() -> Iterator[tuple[int, int]]:
 
 
 def _file(content: bytes) -> int:
-    """A file in memory with CONTENT, to be read from its begin."""
+    """Return a file in memory (memfd_create(2)) with CONTENT, at its beginning."""
     made = os.memfd_create("given")
     with open(made, "wb", closefd=False) as file:
         file.write(content)
@@ -53,7 +53,7 @@ def _file(content: bytes) -> int:
 
 
 def enter(words: Sequence[str], stdin: str | None, timeout: float) -> Ended:
-    """What ``scripts/sandbox WORDS`` does, as by subprocess.run. Raises subprocess.TimeoutExpired."""
+    """Run ``scripts/sandbox WORDS``, as subprocess.run does. Raises subprocess.TimeoutExpired."""
     with _pipe() as out, _pipe() as err, _pipe() as report:
         source = os.open(os.devnull, os.O_RDONLY) if stdin is None else _file(stdin.encode())
         given = [_file(json.dumps(words).encode()), source, out[1], err[1], report[1]]
@@ -72,18 +72,18 @@ def enter(words: Sequence[str], stdin: str | None, timeout: float) -> Ended:
                 raise subprocess.TimeoutExpired(list(words), timeout) from None
             raise
         numbers = found[report[0]].split()
-        # The process was killed that would have said it.
+        # Without an exit status the process was killed.
         code = int(numbers[1]) if len(numbers) > 1 else -signal.SIGKILL
         return Ended(code, _text(found[out[0]]), _text(found[err[0]]))
 
 
 def _text(printed: bytearray) -> str:
-    """As by subprocess.run, with one kind of line ends."""
+    """Decode output as subprocess.run does with text=True."""
     return printed.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read(found: dict[int, bytearray], deadline: float) -> None:
-    """What comes from each descriptor until all are closed. Raises TimeoutError."""
+    """Read from each descriptor until all are closed. Raises TimeoutError."""
     with selectors.DefaultSelector() as waiting:
         for descriptor in found:
             waiting.register(descriptor, selectors.EVENT_READ)

@@ -7,7 +7,7 @@ USER_AGENT = "HiveMatrix-Helm/health"
 """Names Helm's health checks in the access logs of services, where they are recognized by it."""
 
 WORKS_BUT_LIMITS = 429
-"""Return the status code of a service that works, but limits requests (RFC 6585)."""
+"""The status code of a service that works, but limits requests (RFC 6585)."""
 
 
 def request_for(target: str, host: str) -> bytes:
@@ -40,7 +40,7 @@ def response_header(head: bytes, wanted: bytes) -> str:
 
 
 def is_complete(received: bytes) -> bool:
-    """Return whether the announced length is there, so that no server is waited for that keeps it open."""
+    """Return whether the body has its announced length: some servers keep the connection open after it."""
     head, blank, body = received.partition(b"\r\n\r\n")
     if not blank:
         return False

@@ -9,7 +9,7 @@ from helmd.systemd.host import Host, delegated_controllers, probe_host
 
 
 def host_of(layout: Layout) -> Host:
-    """What this host supports; checked once and saved in the account's state directory."""
+    """Return what this host supports; checked once and saved in the account's state directory."""
     path = layout.state / "host.json"
     try:
         known = json.loads(path.read_text())
@@ -19,7 +19,7 @@ def host_of(layout: Layout) -> Host:
 
 
 def remember_host(layout: Layout) -> Host:
-    """Check what this host supports, and save it."""
+    """Check what this host supports, save it, and return it."""
     host = probe_host()
     layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = json.dumps({"systemd": host.systemd, "user_namespaces": host.user_namespaces}) + "\n"
@@ -28,6 +28,6 @@ def remember_host(layout: Layout) -> Host:
 
 
 def controllers_of(manager: Manager) -> frozenset[str]:
-    """The cgroup controllers with which MANAGER can enforce limits."""
+    """Return the cgroup controllers with which MANAGER can enforce limits."""
     group, _, _ = manager.facts("init.scope").control_group.rpartition("/")
     return delegated_controllers(group)
