@@ -40,7 +40,7 @@ def up(
         private_directory(state_root())
         place.directory.mkdir(mode=0o700)
         settings.write(place.settings)
-        keeper.make_disk(place)
+        keeper.make_disk(place, limits.disk)
         _boot(place, settings, first=True)
     except BaseException:
         down(place)

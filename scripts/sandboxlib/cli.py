@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SIZE",
         help="memory of all its processes together, for example 6G (default: 4G, or 3/4 of what this machine has)",
     )
+    up.add_argument("--disk", metavar="SIZE", help="size of its disk, a sparse file (default: 20G)")
     up.add_argument(
         "--tasks",
         type=int,

@@ -24,7 +24,7 @@ from .place import (
     lock,
     place_of,
 )
-from .settings import LEAST_TASKS, Limits, Settings, default_memory, parse_memory
+from .settings import DISK, LEAST_DISK, LEAST_MEMORY, LEAST_TASKS, Limits, Settings, default_memory, parse_size
 
 FAILED = 1
 # Runs inside, so that symbolic links can't make the copy leave the sandbox.
@@ -100,7 +100,7 @@ def _up(place: Place, arguments: argparse.Namespace) -> int:
         raise SandboxError(
             "--publish is for a private network", "on the host's network every port is reachable as it is"
         )
-    limits = Limits(parse_memory(arguments.memory) if arguments.memory else default_memory(), arguments.tasks)
+    limits = Limits(_memory(arguments) or default_memory(), arguments.tasks, _disk(arguments) or DISK)
     if arguments.tasks < LEAST_TASKS:
         raise SandboxError(f"--tasks {arguments.tasks}: less than {LEAST_TASKS}", "a booted system alone has 30")
     started_at = time.monotonic()
@@ -125,6 +125,14 @@ def _up(place: Place, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _memory(arguments: argparse.Namespace) -> int | None:
+    return parse_size("--memory", arguments.memory, LEAST_MEMORY) if arguments.memory else None
+
+
+def _disk(arguments: argparse.Namespace) -> int | None:
+    return parse_size("--disk", arguments.disk, LEAST_DISK) if arguments.disk else None
+
+
 def _check_same(place: Place, arguments: argparse.Namespace, kind: str, publish: tuple[tuple[int, int], ...]) -> None:
     has = Settings.read(place.settings)
     other = (
@@ -132,7 +140,8 @@ def _check_same(place: Place, arguments: argparse.Namespace, kind: str, publish:
         or (bool(publish) and publish != has.publish)
         or (arguments.layer is not None and has.layers[:1] != (arguments.layer,))
         or (arguments.release is not None and arguments.release != has.release)
-        or (arguments.memory is not None and parse_memory(arguments.memory) != has.limits.memory)
+        or _memory(arguments) not in {None, has.limits.memory}
+        or _disk(arguments) not in {None, has.limits.disk}
     )
     if other:
         raise SandboxError(
@@ -147,7 +156,8 @@ def _describe(settings: Settings) -> str:
 
 
 def _limits(limits: Limits) -> str:
-    return f"at most {limits.memory / 2**30:.3g} GiB of memory and {limits.tasks} tasks"
+    memory, disk = (f"{size / 2**30:.3g} GiB" for size in (limits.memory, limits.disk))
+    return f"at most {memory} of memory, {disk} of disk and {limits.tasks} tasks"
 
 
 def _reach(settings: Settings) -> str:

@@ -20,7 +20,6 @@ from . import base, cgroup, host
 from .place import Place, SandboxError
 from .settings import Settings
 
-DISK_SIZE = 20 << 30  # apparent; the file is sparse
 DISK_RESERVE = 2 << 30  # minimum free space for starting
 REBOOT_STATUS = 133  # systemd-nspawn(1), EXIT STATUS
 EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux/ext4.h
@@ -64,8 +63,8 @@ class Keeper:
         self.process.stdin.close()
 
 
-def make_disk(place: Place) -> None:
-    """Create a sparse image with an ext4 file system, which `powercut` can shut down."""
+def make_disk(place: Place, size: int) -> None:
+    """Create a sparse image of SIZE bytes with an ext4 file system, which `powercut` can shut down."""
     free = os.statvfs(place.directory)
     if free.f_bavail * free.f_frsize < DISK_RESERVE:
         raise SandboxError(
@@ -73,7 +72,7 @@ def make_disk(place: Place) -> None:
             "free some space, or set $HIVEMATRIX_SANDBOX_STATE to another directory",
         )
     with place.disk.open("xb") as image:
-        image.truncate(DISK_SIZE)
+        image.truncate(size)
     host.run(
         ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", str(place.disk)],
         "could not format the sandbox's disk",

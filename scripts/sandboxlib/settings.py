@@ -13,16 +13,22 @@ from pathlib import Path
 from .place import TASKS, SandboxError
 
 MEMORY = 4 << 30
+DISK = 20 << 30  # the image is sparse: it takes what was written
+LEAST_DISK = 1 << 30
 LEAST_MEMORY = 256 << 20  # systemd, its journal and a user manager take about 60 MB
 LEAST_TASKS = 100
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What all processes of a sandbox may have together: memory in bytes, swap included, and processes and threads."""
+    """What all processes of a sandbox may have together.
+
+    ``memory`` is in bytes, swap included, ``tasks`` are processes and threads, ``disk`` is the disk's size in bytes.
+    """
 
     memory: int
     tasks: int = TASKS
+    disk: int = DISK
 
 
 def default_memory() -> int:
@@ -30,14 +36,12 @@ def default_memory() -> int:
     return min(MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4)
 
 
-def parse_memory(word: str) -> int:
-    """Parse a size such as `4G` or `512M`; return bytes. Raises SandboxError."""
+def parse_size(option: str, word: str, least: int) -> int:
+    """Parse the value WORD of OPTION, such as `4G` or `512M`; return bytes. Raises SandboxError below LEAST."""
     found = re.fullmatch(r"([1-9][0-9]{0,8})([MG])", word)
     number = int(found[1]) << (30 if found[2] == "G" else 20) if found else 0
-    if number < LEAST_MEMORY:
-        raise SandboxError(
-            f"--memory {word}: not a size of at least {LEAST_MEMORY >> 20}M", "use M or G, for example 6G"
-        )
+    if number < least:
+        raise SandboxError(f"{option} {word}: not a size of at least {least >> 20}M", "use M or G, for example 6G")
     return number
 
 

@@ -290,11 +290,20 @@ def test_a_fork_bomb_leaves_this_machine_and_its_processor_to_others(bounded: st
 
 
 def test_limits_that_are_none_are_refused(one: str) -> None:
-    for words in (["--memory", "lots"], ["--memory", "1M"], ["--tasks", "3"]):
+    for words in (["--memory", "lots"], ["--memory", "1M"], ["--disk", "1M"], ["--tasks", "3"]):
         refused = sandbox("up", *words, name=TWO, check=False)
         assert refused.returncode == 1 and words[0] in refused.stderr
-    other = sandbox("up", "--memory", "1G", check=False)
-    assert other.returncode == 1 and "other settings" in other.stderr
+    for words in (["--memory", "1G"], ["--disk", "3G"]):
+        other = sandbox("up", *words, check=False)
+        assert other.returncode == 1 and "other settings" in other.stderr
+
+
+def test_the_disk_has_the_size_asked_for() -> None:
+    sandbox("up", "--disk", "3G", name=TWO)
+    try:
+        assert 2500 < int(inside("df --output=size --block-size=1M / | tail -n 1", name=TWO)) <= 3072
+    finally:
+        sandbox("down", name=TWO)
 
 
 def test_releases_side_by_side(one: str) -> None:
