@@ -115,7 +115,7 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
         formats,
         prepare=schema_up_to_date(store, owner),
         beat=lifecycle.beat,
-        say=lifecycle.status,
+        set_status=lifecycle.status,
         own=own.read,
         health_paths=current.health_paths_of,
         full=full,

@@ -94,10 +94,10 @@ class Comparison:
         seen.clear()
         cursors.clear()
 
-    def passed_by_entries(self) -> bool:
-        """Whether files have more entries up to the last one read than were read. The next reads give the others then.
+    def find_missed_entries(self) -> bool:
+        """Return whether files have more entries up to the last one read than were read; these are read next.
 
-        To be asked before a position is stored: a reader that begins there compares nothing before it.
+        To be called before a position is stored: a reader that begins there compares nothing before it.
         """
         if self._damaged:
             return True

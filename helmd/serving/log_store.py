@@ -11,7 +11,7 @@ from helmd.operations.logs.feed import Feed
 from helmd.operations.logs.posted import PostedLogs
 from helmd.operations.logs.reader import LogReader
 from helmd.operations.logs.retention import StoreMaintenance
-from helmd.operations.logs.view_file import put_back
+from helmd.operations.logs.view_file import restore_views
 from helmd.operations.monitoring.custom_metrics import PostedMetrics
 from helmd.operations.monitoring.history import MetricHistory
 from helmd.serving.resources import Resources
@@ -38,7 +38,7 @@ class LogStore:
             shared.owner,
             shared.prepare,
             current.retentions,
-            [drop_old_requests, put_back(places.restored_views)],
+            [drop_old_requests, restore_views(places.restored_views)],
             current.retention_of,
         )
         self.trail = AuditPages(self.audit, self.reader)

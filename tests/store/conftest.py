@@ -47,7 +47,7 @@ LIMITS = (
     "operations.logs.reader.COUNT_SECONDS",
     "operations.logs.reader.SEARCH_SECONDS",
     "operations.logs.reader._QUICK_SECONDS",
-    "operations.logs.reader._TURN_SECONDS",
+    "operations.logs.reader._QUEUED_SECONDS",
     "operations.monitoring.custom_metrics._ANSWER_SECONDS",
     "operations.monitoring.history._SECONDS",
     "operations.monitoring.line_rates._SECONDS",

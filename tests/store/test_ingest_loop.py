@@ -70,7 +70,7 @@ class Daemon:
             formats,
             prepare=prepare,
             beat=self._beat,
-            say=self.said.append,
+            set_status=self.said.append,
             own=OWN.read,
             **looks,
         )
@@ -235,7 +235,7 @@ async def test_entries_of_other_units_move_the_position_now_and_then(
     append(journal / "a.journal", numbered(1, 10))
     shell = {"_SYSTEMD_USER_UNIT": "app-shell.scope", "SYSLOG_IDENTIFIER": "bash"}
     others = [line("other", SECOND * 2 + n, fields=shell) for n in range(40)]
-    monkeypatch.setattr(ingest, "_UNWRITTEN_SECONDS", 0.0)
+    monkeypatch.setattr(ingest, "_POSITION_SECONDS", 0.0)
     async with Daemon(journal, database.store, database.owner).running():
         await stored(database, 10)
         await asyncio.to_thread(append, journal / "a.journal", others)
@@ -304,7 +304,7 @@ async def test_every_line_once_whatever_breaks(
 async def test_a_quiet_journal_is_looked_at_less_often(
     database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "_LIVELY_SECONDS", 0.1)
+    monkeypatch.setattr(ingest, "_ACTIVE_SECONDS", 0.1)
     append(journal / "a.journal", numbered(1, 3))
     async with Daemon(journal, database.store, database.owner).running():
         await stored(database, 3)
@@ -646,7 +646,7 @@ async def test_a_long_search_for_the_place_is_no_silence(
     database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beats go on meanwhile; and who ends the loop does not wait for it."""
-    monkeypatch.setattr(ingest, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(ingest, "_HEARTBEAT_SECONDS", 0.01)
     append(journal / "a.journal", numbered(1, 5))
     seek, searching = JournalReader.seek, threading.Event()
 
@@ -677,7 +677,7 @@ async def test_the_first_batches_of_a_backlog_are_small(
     monkeypatch.setattr(ingest, "_FIRST_ROWS", 20)
     stored_rows: list[list[LogRow]] = []
     chunks: list[Any] = []
-    store, read = Ingest._store_if_worth, Ingest._read
+    store, read = Ingest._store_if_needed, Ingest._read
 
     async def note_stored(self: Ingest, connection: JournalStore, chunk: Any) -> None:
         stored_rows.append(chunk.rows)
@@ -687,7 +687,7 @@ async def test_the_first_batches_of_a_backlog_are_small(
         chunks.append(await read(self))
         return chunks[-1]
 
-    monkeypatch.setattr(Ingest, "_store_if_worth", note_stored)
+    monkeypatch.setattr(Ingest, "_store_if_needed", note_stored)
     monkeypatch.setattr(Ingest, "_read", note_read)
     append(journal / "a.journal", numbered(1, 400))
     async with Daemon(journal, database.store, database.owner).running():

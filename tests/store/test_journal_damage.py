@@ -258,7 +258,7 @@ def read_with_restarts(directory: Path, positions: Positions, most: int, batches
     while not at_end:
         with reading(directory, positions) as reader:
             read = 0
-            while not at_end and (read < batches or reader.passed_by_entries()):
+            while not at_end and (read < batches or reader.find_missed_entries()):
                 batch = reader.read(most, 1 << 20)
                 read, at_end = read + 1, batch.at_end
                 texts += [bytes(entry.fields["MESSAGE"]).decode() for entry in batch.entries]  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helmd.model.api.log_views import LogView, LogViewRequest
-from helmd.operations.logs.view_file import put_back, views_as_file
+from helmd.operations.logs.view_file import restore_views, views_as_file
 from helmd.store.logs.views import every_view, save_view
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Connection, connect
@@ -65,10 +65,10 @@ async def test_views_are_put_back_once(database: Database, writer: Connection, t
     own = await save_view(writer, "token ci", LogViewRequest("Errors <b>", "mine"))
     owner = await connect(database.owner, "test")
     try:
-        await put_back(file)(owner)
-        await put_back(file)(owner)
+        await restore_views(file)(owner)
+        await restore_views(file)(owner)
         file.write_bytes(kept)
-        await put_back(file)(owner)
+        await restore_views(file)(owner)
     finally:
         await owner.close()
     assert not file.exists()
@@ -83,5 +83,5 @@ async def test_views_are_put_back_once(database: Database, writer: Connection, t
 async def test_a_damaged_file_is_set_aside(content: bytes, writer: Connection, tmp_path: Path) -> None:
     file = tmp_path / "log-views.json"
     file.write_bytes(content)
-    await put_back(file)(writer)
+    await restore_views(file)(writer)
     assert not file.exists() and await every_view(writer) == []

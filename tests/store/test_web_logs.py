@@ -324,7 +324,7 @@ async def searching(served: Served, database: Database) -> AsyncIterator[None]:
 async def test_too_many_searches_are_refused(
     served: Served, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_reader, "_TURN_SECONDS", 0.05)
+    monkeypatch.setattr(log_reader, "_QUEUED_SECONDS", 0.05)
     monkeypatch.setattr(log_reader, "SEARCH_SECONDS", 3600.0)
     await served.append([row._replace(message=HARD) for row in rows(3)])
     async with searching(served, database):

@@ -57,7 +57,7 @@ def entry(message: Value = b"hello", number: int = 0, /, **fields: Value) -> Jou
 def rows_of(entries: Iterable[JournalEntry]) -> list[LogRow]:
     assembler = Assembler(FORMATS)
     assembler.take(entries)
-    assembler.let_go()
+    assembler.finish_all()
     return assembler.rows
 
 
@@ -173,7 +173,7 @@ def test_an_unfinished_line_of_an_earlier_version_is_taken_up() -> None:
     state = json.loads(json.dumps(assembler.state()))
     restored = Assembler(FORMATS, _without_last_writer_field(state))
     restored.take([entry(b"ValueError: no")])
-    restored.let_go()
+    restored.finish_all()
     (row,) = restored.rows
     assert row.message.endswith("ValueError: no") and row.context == {"lines": 3}
 
@@ -434,7 +434,7 @@ def _all(entries: Sequence[JournalEntry], every: int, gone: Sequence[int] = ()) 
             state = assembler.state()
             assembler = Assembler(FORMATS, json.loads(json.dumps(state)) if state else None)
         assembler.take([each])
-    assembler.let_go()
+    assembler.finish_all()
     return [*rows, *assembler.rows]
 
 
@@ -451,7 +451,7 @@ def test_a_restart_anywhere_changes_nothing(steps: list[tuple[str, int, bytes]],
     taken = Assembler(FORMATS)
     if not gone:
         taken.take(entries)
-        taken.let_go()
+        taken.finish_all()
         assert taken.rows == plain
 
 
@@ -460,7 +460,7 @@ def test_a_pattern_of_a_users_gets_each_whole_line_once() -> None:
     source = '[formats.mine]\norder = 1\nfirst = "@"\npattern = "@(?P<level>[a-z]+) (?P<message>.*)"\n'
     assembler = Assembler(read_formats([ConfigSource("formats.toml", source)]))
     assembler.take(split(b"@error it is long", size=5))
-    assembler.let_go()
+    assembler.finish_all()
     assert [(row.level, row.message) for row in assembler.rows] == [("ERROR", "it is long")]
 
 
@@ -504,5 +504,5 @@ def test_what_is_written_down_does_not_change_with_later_lines() -> None:
 def test_helms_own_health_checks_are_no_errors(line: str, level: str) -> None:
     assembler = Assembler(FORMATS, health_paths={"core": ("/up", "/ready")}.__getitem__)
     assembler.take([entry(line.encode())])
-    assembler.let_go()
+    assembler.finish_all()
     assert [row.level for row in assembler.rows] == [level]

@@ -258,7 +258,7 @@ def test_what_systemd_did_without_helm(journal: Journal) -> None:
 
 
 async def test_records_are_followed_as_they_come(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_live, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(audit_live, "POLL_SECONDS", 0.05)
     others = [replace(CHANGE, actor=name) for name in ("a", "b", "c", "d")]
     for change in others:
         record_change(journal.keys, change, "helmd")

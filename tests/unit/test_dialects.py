@@ -71,7 +71,7 @@ def rows_of(lines: Iterable[str], apart: int = 50) -> list[LogRow]:
             "MESSAGE": line.encode(),
         }
         assembler.take([JournalEntry(fields, "", "b" * 32, number, WHEN + number * apart)])
-    assembler.let_go()
+    assembler.finish_all()
     assert assembler.faults == []
     return assembler.rows
 

@@ -20,7 +20,7 @@ def test_it_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     low = LowDisk(Path("/"), lambda _: 100, lambda _: (free.pop(0), 1000))
     assert low()
     assert low()
-    monkeypatch.setattr(disk, "_LOOK_SECONDS", -1)
+    monkeypatch.setattr(disk, "_CHECK_SECONDS", -1)
     assert not low()
 
 
@@ -34,7 +34,7 @@ def test_a_disk_that_cannot_be_looked_at_is_as_it_was(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As when its file system has gone: that must not end who asks."""
-    monkeypatch.setattr(disk, "_LOOK_SECONDS", -1)
+    monkeypatch.setattr(disk, "_CHECK_SECONDS", -1)
     answers: list[tuple[int, int] | None] = [(0, 1000), None, None, (1000, 1000)]
 
     def look(path: Path) -> tuple[int, int]:

@@ -57,7 +57,7 @@ def test_its_line_is_stored_and_those_around_it() -> None:
     begun = time.process_time()
     with watchdog:
         assembler.take([entry(text.encode(), number, _STREAM_ID=b"%d" % number) for number, text in enumerate(lines)])
-    assembler.let_go()
+    assembler.finish_all()
     assert time.process_time() - begun < SECONDS
     assert assembler.runaways == ["formats.mine"]
     assert sorted(row.message for row in assembler.rows) == sorted(["before", HOSTILE, "after", HOSTILE])
@@ -122,7 +122,7 @@ def test_an_entry_after_an_unexpected_error_is_read() -> None:
     odd = JournalEntry(Odd(MESSAGE=b"odd", _SYSTEMD_USER_UNIT=b"hivematrix-core.service"), "s=1", "b" * 32, 1, 1)
     assembler = Assembler(FORMATS)
     assembler.take([entry(b"before"), odd, entry(b"after", 1)])
-    assembler.let_go()
+    assembler.finish_all()
     messages = [row.message for row in assembler.rows]
     assert [messages[0], messages[-1]] == ["before", "after"] and len(messages) == 3
     assert "RecursionError: too deep" in messages[1]

@@ -15,7 +15,7 @@ from helmd.model.layout import Layout
 from helmd.model.logs.parsing.journal_fields import text_of
 from helmd.operations.logs.audit import audit_entry
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """Interval in seconds in which the journal is polled for a reader."""
 _MOST_READ = 50_000
 _MOST_KNOWN = 10_000
@@ -42,7 +42,7 @@ async def follow_audit(
         try:
             yield await asked(lambda: tuple(islice(_unknown(islice(query.own_changes(), _MOST_READ), known), first)))
             while True:
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
                 if found := await asked(lambda: tuple(_unknown(query.newer_changes(), known))):
                     yield found
         finally:

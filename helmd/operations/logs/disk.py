@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
+"""Maximum age in seconds of a measurement."""
 
 _log = logging.getLogger(__name__)
 
@@ -22,28 +23,31 @@ def space(path: Path) -> tuple[int, int]:
 
 
 class LowDisk:
-    """Whether less is available at PATH than LEAST returns for the file system's size, in bytes; 0 means no limit."""
+    """Measures whether less space is available at PATH than LEAST returns for the file system's size.
+
+    Both are in bytes; 0 means no limit. MEASURE returns them.
+    """
 
     def __init__(
-        self, path: Path, least: Callable[[int], int], look: Callable[[Path], tuple[int, int]] = space
+        self, path: Path, least: Callable[[int], int], measure: Callable[[Path], tuple[int, int]] = space
     ) -> None:
         self._path = path
         self._least = least
-        self._look = look
-        self._looked: float | None = None
+        self._measure = measure
+        self._measured_at: float | None = None
         self._low = False
         self._failed = False
 
     def __call__(self) -> bool:
-        """Return the state, at most a second old. If it can't be determined, the last known state is returned."""
+        """Return whether space is low, as of at most _CHECK_SECONDS ago. If it can't be read, return the last state."""
         now = time.monotonic()
-        if self._looked is None or now - self._looked > _LOOK_SECONDS:
-            self._looked = now
+        if self._measured_at is None or now - self._measured_at > _CHECK_SECONDS:
+            self._measured_at = now
             try:
-                free, total = self._look(self._path)
+                free, total = self._measure(self._path)
             except OSError as problem:
                 if not self._failed:
-                    _log.warning("how full the disk of %s is can't be read: %s", self._path, problem.strerror)
+                    _log.warning("the free space at %s can't be read: %s", self._path, problem.strerror)
                 self._failed = True
             else:
                 self._low, self._failed = free < self._least(total), False

@@ -57,6 +57,7 @@ class FeedBatch:
 
 
 def batch_of(lines: Sequence[EntryJson]) -> FeedBatch:
+    """Return a batch of LINES, with their size in bytes."""
     return FeedBatch(tuple(lines), sum(len(line.text) for line in lines))
 
 
@@ -153,6 +154,7 @@ class Subscription:
         self._notify()
 
     def end(self) -> None:
+        """Make `next` raise FeedEndedError."""
         self._ended = True
         self._wake()
 
@@ -287,7 +289,7 @@ class Feed:
             asked = self._chunk_size
             entries = await listener.after(self._position, announcement.last_id, asked, announcement.leaves)
             received = loop.time()
-            deliveries = await self._pass_on(
+            deliveries = await self._deliver(
                 entries, announcement.last_id if len(entries) < asked else entries[-1].id, announcement.leaves
             )
             if self._position < announcement.last_id:
@@ -296,7 +298,7 @@ class Feed:
             elif deliveries > 1:
                 await asyncio.sleep(min(deliveries * _DELIVERY_SECONDS + received - begun, _SLICE_SECONDS))
 
-    async def _pass_on(self, entries: Sequence[StoredEntry], reached: int, leaves: Sequence[str]) -> int:
+    async def _deliver(self, entries: Sequence[StoredEntry], reached: int, leaves: Sequence[str]) -> int:
         """Deliver ENTRIES to the followers whose filter they match; return the number of these."""
         loop = asyncio.get_running_loop()
         groups = [(wanted, tuple(some)) for wanted, some in self._followers.by_filter.items()]

@@ -25,10 +25,13 @@ _GROUP_ROWS = 10_000
 _GROUP_BYTES = 8 << 20
 """Maximum size of a transaction; a single batch may be larger."""
 _OPEN_SECONDS = 0.7
+"""Maximum time in seconds to wait for a connection to the store."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 """Delay before the store is tried again after a failure, at first and at most, in seconds."""
 _JOURNAL_SECONDS = 2.0
+"""Maximum time in seconds to wait until journald has taken a batch."""
 _KEPT_KEYS = 10_000
+"""Maximum number of idempotency keys remembered of batches in the journal."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ class PostedLogs:
         self._changed = asyncio.Event()
         self._group: list[_Waiting] = []
         self._store: PostedStore | None = None
-        self._again_at = 0.0
+        self._retry_at = 0.0
         self._pause = _FIRST_PAUSE
         self._ended = False
         # Keys of batches in the journal, which are not in the store yet.
@@ -103,7 +106,7 @@ class PostedLogs:
             while True:
                 await self._changed.wait()
                 self._group = self._next_group()
-                await self._take(self._group)
+                await self._store_group(self._group)
                 self._group = []
         finally:
             self._ended = True
@@ -125,12 +128,13 @@ class PostedLogs:
             self._changed.clear()
         return group
 
-    async def _take(self, waiting: Sequence[_Waiting]) -> None:
+    async def _store_group(self, waiting: Sequence[_Waiting]) -> None:
+        """Commit batches to the store, or write them to the journal; set their results."""
         group = [one for one in waiting if not self._repeats_journalled(one)]
         if not group:
             return
-        _number(group)
-        if self._paused() or time.monotonic() < self._again_at:
+        _assign_ids(group)
+        if self._paused() or time.monotonic() < self._retry_at:
             await self._to_journal(group)
             return
         begun = time.monotonic()
@@ -148,7 +152,7 @@ class PostedLogs:
         except RefusedError as error:
             await self._one_by_one(group, error)
         except StoreError as error:
-            self._complain(error)
+            self._report_failure(error)
             await self._to_journal(group)
         else:
             self._recovered()
@@ -177,7 +181,7 @@ class PostedLogs:
             return
         for one in group:
             one.id = ""
-            await self._take([one])
+            await self._store_group([one])
 
     async def _to_journal(self, group: Sequence[_Waiting]) -> None:
         writing = asyncio.ensure_future(self._threads.run(lambda: self._write(_rows_of(group))))
@@ -201,17 +205,17 @@ class PostedLogs:
         except JournalError as error:
             self._refuse(group, error)
         else:
-            self._journalled_are(group)
+            self._mark_journalled(group)
 
     def _write_remaining(self, left: Sequence[_Waiting]) -> None:
         """Write the batches LEFT to the journal, blocking the event loop: helmd is stopping."""
         group = [one for one in left if not one.answer.done() and not self._repeats_journalled(one)]
         if not group:
             return
-        _number(group)
+        _assign_ids(group)
         self._settle(group, lambda: self._write(_rows_of(group)))
 
-    def _journalled_are(self, group: Sequence[_Waiting]) -> None:
+    def _mark_journalled(self, group: Sequence[_Waiting]) -> None:
         for one in group:
             if one.key is not None:
                 first = self._journalled.setdefault((one.service, one.key), len(one.rows))
@@ -232,11 +236,11 @@ class PostedLogs:
         for one in group:
             one.fail(JournalError(error.sentence))
 
-    def _complain(self, error: StoreError) -> None:
+    def _report_failure(self, error: StoreError) -> None:
         if error.sentence != self.trouble:
-            _log.warning("%s; the journal takes it meanwhile", error.sentence)
+            _log.warning("%s; posted entries are written to the journal meanwhile", error.sentence)
         self.trouble = error.sentence
-        self._again_at = time.monotonic() + self._pause
+        self._retry_at = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     def _recovered(self) -> None:
@@ -250,7 +254,7 @@ class PostedLogs:
             self._store = None
 
 
-def _number(group: Iterable[_Waiting]) -> None:
+def _assign_ids(group: Iterable[_Waiting]) -> None:
     """Assign ids to batches. Those of a service without keys share one, which halves the work of the store."""
     shared: dict[str, str] = {}
     for one in group:

@@ -35,11 +35,11 @@ _SEARCHES, _READS, _EXPORTS = 3, 2, 2
 _QUICK_SECONDS = 2.0
 _EXPORT_SECONDS = 600.0
 """Time limit in seconds for fetching the next rows of an export."""
-_TURN_SECONDS = 5.0
+_QUEUED_SECONDS = 5.0
 """Maximum time in seconds that a search is queued."""
 _WARM_AGAIN_SECONDS = 3600.0
 _WARM_PAUSE_SECONDS = 0.2
-_AWAY_SECONDS = 0.7
+_UNAVAILABLE_SECONDS = 0.7
 """Maximum time in seconds to wait for a connection while the store is known to be unavailable."""
 
 
@@ -58,14 +58,14 @@ class Listing:
 
 
 class LogReader:
-    """Uses connections of POOL, for exports new ones to CONNINFO. AWAY says whether the store is known to be
+    """Uses connections of POOL, for exports new ones to CONNINFO. UNAVAILABLE says whether the store is known to be
     unavailable.
     """
 
-    def __init__(self, pool: Pool, conninfo: str, away: Callable[[], bool]) -> None:
+    def __init__(self, pool: Pool, conninfo: str, unavailable: Callable[[], bool]) -> None:
         self._pool = pool
         self._conninfo = conninfo
-        self._away = away
+        self._unavailable = unavailable
         self._searches = asyncio.Semaphore(_SEARCHES)
         self._reads = asyncio.Semaphore(_READS)
         self._exports = asyncio.Semaphore(_EXPORTS)
@@ -99,7 +99,7 @@ class LogReader:
     ) -> Listing:
         """Return a page as `helmd.store.logs.search.find` does. Raises as that, and BusyError."""
         await self.check(wanted)
-        async with _turn(self._searches):
+        async with _limited(self._searches):
             searching = self._find(wanted, limit, behind, offset, oldest_first=oldest_first)
             if not counted:
                 return Listing(await searching, None)
@@ -134,7 +134,7 @@ class LogReader:
         if (entry := await self.entry(number, services)) is None:
             return None
         place = cursor_of(entry)
-        async with _turn(self._searches):
+        async with _limited(self._searches):
             newer = await self._find(wanted, limit, place, 0, oldest_first=True)
             older = await self._find(wanted, limit, place, 0)
             all_of_them = await self._total(wanted) if counted else None
@@ -142,7 +142,7 @@ class LogReader:
 
     async def last(self, wanted: LogFilter, number: int) -> list[StoredEntry]:
         """Return the newest NUMBER entries, newest first, or those found within the time limit. Raises as `page`."""
-        async with _turn(self._searches):
+        async with _limited(self._searches):
             return list((await self._find(wanted, number, None, 0)).entries)
 
     async def entry(self, number: int, services: frozenset[str] | None = None) -> StoredEntry | None:
@@ -154,7 +154,7 @@ class LogReader:
     async def histogram(self, wanted: LogFilter, start: datetime, end: datetime, step: timedelta) -> Histogram:
         """As `helmd.store.logs.counts.histogram`. Raises as that, and BusyError."""
         await self.check(wanted)
-        async with _turn(self._searches), self._pooled("counting log entries", 5.0) as connection:
+        async with _limited(self._searches), self._pooled("counting log entries", 5.0) as connection:
             return await breakable(connection, histogram(connection, wanted, start, end, step))
 
     async def gaps(self, since: datetime, until: datetime) -> list[StoredGap]:
@@ -166,13 +166,13 @@ class LogReader:
         """As `helmd.store.logs.facets.facets`, within SEARCH_SECONDS. Raises as that, and BusyError."""
         for its in wanted.values():
             await self.check(its)
-        async with _turn(self._searches), self._pooled("counting log entries", 5.0) as connection:
+        async with _limited(self._searches), self._pooled("counting log entries", 5.0) as connection:
             return await breakable(connection, facets(connection, wanted, most, SEARCH_SECONDS))
 
     async def patterns(self, wanted: LogFilter, most: int) -> FoundPatterns:
         """As `helmd.store.logs.patterns.patterns`, within SEARCH_SECONDS. Raises as that, and BusyError."""
         await self.check(wanted)
-        async with _turn(self._searches), self._pooled("reading log entries", 5.0) as connection:
+        async with _limited(self._searches), self._pooled("reading log entries", 5.0) as connection:
             return await breakable(connection, patterns(connection, wanted, most, SEARCH_SECONDS))
 
     async def views(self, owner: str) -> list[LogView]:
@@ -223,7 +223,7 @@ class LogReader:
     async def export(self, wanted: LogFilter, form: Form, *, oldest_first: bool) -> AsyncIterator[AsyncIterator[bytes]]:
         """Yield all entries in chunks. Raises StoreError, UsageError and BusyError, also after the first chunk."""
         await self.check(wanted)
-        async with _turn(self._exports):
+        async with _limited(self._exports):
             connection = await connect(self._conninfo, "helmd-export", _EXPORT_SECONDS)
             try:
                 await end_with_client(connection)
@@ -245,16 +245,17 @@ class LogReader:
 
     @asynccontextmanager
     async def _pooled(self, doing: LiteralString, seconds: float) -> AsyncIterator[Connection]:
-        if self._away():
-            seconds = _AWAY_SECONDS
+        if self._unavailable():
+            seconds = _UNAVAILABLE_SECONDS
         async with self._pool.connection(doing, seconds) as connection:
             yield connection
 
 
 @asynccontextmanager
-async def _turn(semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
+async def _limited(semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Hold SEMAPHORE, for which other requests of its kind are queued. Raises BusyError after _QUEUED_SECONDS."""
     try:
-        async with asyncio.timeout(_TURN_SECONDS):
+        async with asyncio.timeout(_QUEUED_SECONDS):
             await semaphore.acquire()
     except TimeoutError:
         raise BusyError(

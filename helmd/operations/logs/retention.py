@@ -74,14 +74,14 @@ class StoreMaintenance:
                         await connection.close()
             except StoreError as error:
                 if error.sentence != self._trouble:
-                    _log.warning("%s; it is tried again", error.sentence)
+                    _log.warning("%s; it will be retried", error.sentence)
                 self._trouble = error.sentence
             await asyncio.sleep(ROUND_SECONDS)
 
     async def _round(self, connection: Connection) -> None:
         """Run all steps. Raises errors at the end, so that a step blocked by a reader does not prevent the others."""
         failed: StoreError | None = None
-        for step in (self._make, self._expire, self._index, self._take_over, *self._also):
+        for step in (self._create_partitions, self._expire, self._index, self._take_over, *self._also):
             try:
                 await step(connection)
             except StoreError as error:
@@ -91,9 +91,9 @@ class StoreMaintenance:
         if failed is not None:
             raise failed
 
-    async def _make(self, connection: Connection) -> None:
+    async def _create_partitions(self, connection: Connection) -> None:
         now = datetime.now(UTC)
-        with store_errors("partitions can't be made ahead"):
+        with store_errors("partitions can't be created in advance"):
             newest = await newest_entry(connection)
         # A wrong clock would create partitions for each of its steps. Writers create those that they need.
         if is_plausible(now, newest):
@@ -126,7 +126,7 @@ class StoreMaintenance:
         if trigrams and not busy:
             await index_text(connection, now)
         for name in await seal(connection, now, self._is_idle, trigrams):
-            _log.info("the partition %s is over and has its indexes", name)
+            _log.info("the partition %s is closed and has its indexes", name)
         await self._compact(connection)
 
     async def _compact(self, connection: Connection) -> None:

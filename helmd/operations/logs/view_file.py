@@ -27,8 +27,8 @@ def views_as_file(store: str) -> bytes:
     return json.dumps([to_json(view) for view in asyncio.run(read())], indent=1).encode() + b"\n"
 
 
-def put_back(file: Path) -> Callable[[Connection], Awaitable[None]]:
-    """Return a coroutine function that stores the views in FILE, if it exists, as after a restore, and removes it.
+def restore_views(file: Path) -> Callable[[Connection], Awaitable[None]]:
+    """Return a coroutine function that stores the views in FILE, if a restore has left one, and removes it.
 
     That function raises StoreError.
     """
@@ -39,11 +39,11 @@ def put_back(file: Path) -> Callable[[Connection], Awaitable[None]]:
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
-            _log.warning("saved views can't be put back: %s: %s", file, problem)
+            _log.warning("saved views can't be restored: %s: %s", file, problem)
             file.rename(file.with_suffix(".unreadable"))
             return
         await put_views(connection, views)
         file.unlink(missing_ok=True)
-        _log.info("%d saved views of the log page were put back", len(views))
+        _log.info("%d saved views of the log page were restored", len(views))
 
     return put

@@ -107,7 +107,7 @@ async def retry_if_dropped(reading: Callable[[], Awaitable[T]]) -> T:
 async def make_ahead(connection: Connection, retentions: Sequence[int], now: datetime, days: int = 2) -> int:
     """Create the missing partitions of today and the following DAYS; return how many. Raises StoreError."""
     made = 0
-    with store_errors("partitions can't be made ahead"):
+    with store_errors("partitions can't be created in advance"):
         for retention in sorted(set(retentions)):
             for ahead in range(days + 1):
                 day = (now.astimezone(UTC) + timedelta(days=ahead)).date()

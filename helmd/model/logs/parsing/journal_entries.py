@@ -185,8 +185,8 @@ class Assembler:
         for joined in self._joiner.expire(before, in_the_middle):
             self.rows.append(_finished(joined))
 
-    def let_go(self) -> None:
-        """Let go everything: no line can come any more."""
+    def finish_all(self) -> None:
+        """Finish all open entries, when no more lines can follow."""
         self.expire(EVER)
 
     def _writer(self, fields: Mapping[str, Value]) -> _Writer | None:
