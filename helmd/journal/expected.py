@@ -94,7 +94,7 @@ class FileSet:
         """Return the monotonic time up to which the files of this boot go."""
         return max((file.header.tail_monotonic for file in self._of_boot()), default=0)
 
-    def goes_on(self, limit: int) -> bool:
+    def has_grown(self, limit: int) -> bool:
         """Return whether a file that ended at LIMIT is being written and has grown since it was last read."""
         for file in self._files.values():
             before = file.header

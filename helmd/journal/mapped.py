@@ -1,8 +1,7 @@
-"""Gives back memory: that of mapped journal files, and what was freed.
+"""Reducing this process's resident memory: pages of mapped journal files, and freed memory of the allocators.
 
-libsystemd maps hundreds of megabytes of them, and what was read of those counts as this process's memory for as long as
-they are mapped. After madvise(2) with MADV_DONTNEED the kernel takes it out of the process and keeps
-it in its page cache, from where it comes back when it is read again.
+libsystemd maps hundreds of megabytes of journal files, and the pages read count as resident as long as they are mapped.
+madvise(2) with MADV_DONTNEED removes them from the process; the kernel's page cache keeps them for the next read.
 """
 
 import ctypes
@@ -15,8 +14,8 @@ _MAPS = Path("/proc/self/maps")
 _FIELDS = 6
 
 
-def give_back() -> int:
-    """Release the pages of mapped journal files; return how many bytes are mapped.
+def release_pages() -> int:
+    """Release the resident pages of mapped journal files; return how many bytes are mapped.
 
     Takes at most a millisecond, and does not change what is read.
     """
@@ -26,16 +25,17 @@ def give_back() -> int:
     for line in _MAPS.read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=_FIELDS - 1)
         if len(fields) < _FIELDS or ".journal" not in fields[5] or not fields[1].endswith("s"):
-            continue  # in what is not shared MADV_DONTNEED would throw away data
+            continue  # MADV_DONTNEED discards the data of private mappings
         first, end = (int(number, 16) for number in fields[0].split("-"))
         madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
         mapped += end - first
     return mapped
 
 
-def give_back_freed() -> None:
-    """Give back what was freed: reference cycles, what Python keeps for reuse, and malloc's free pages; this takes
-    some ten milliseconds.
+def trim_heap() -> None:
+    """Return freed memory to the kernel: reference cycles, Python's free lists, and malloc's free pages.
+
+    Takes some tens of milliseconds.
     """
     gc.collect()
     _libc().malloc_trim(0)
@@ -43,5 +43,5 @@ def give_back_freed() -> None:
 
 @cache
 def _libc() -> ctypes.CDLL:
-    # Once: each one is a reference cycle, which keeps a megabyte of Python's memory from being given back.
+    # Cached: each CDLL is a reference cycle, which keeps a megabyte of Python's memory from being released.
     return ctypes.CDLL(None)

@@ -1,22 +1,22 @@
-"""Walks this account's part of the systemd journal, boot by boot, from where reading stopped, and follows it.
+"""Reading an account's entries of the systemd journal, boot by boot, from the stored position, and following them.
 
 Why boot by boot: libsystemd orders entries of different files by sequence number, by monotonic time, or, between
-boots written to different files, by the wall clock, and that one steps. A machine that comes up with its clock behind
-(a power cut, no battery) writes entries that sort *before* the stored cursor and would never be read. Within one boot
-the order is total.
+boots written to different files, by the wall clock, which can step. A machine that boots with its clock set back (after
+a power cut, without a battery) writes entries that sort *before* the stored cursor and would never be read. Within one
+boot the order is total.
 
-Finding the place again, in a boot read before:
+Seeking to the position in a boot read before:
 
-- The cursor is there: go on behind it.
-- It is not (rotated away; lost in a power cut, so that the store is ahead of the journal; or the file was written
-  again): what is older than the stored monotonic time is behind us, what is younger is new. Among entries of just that
-  microsecond the sequence number decides, or, in a file with other numbers, their count. A gap is reported, unless the
-  numbers prove that nothing is missing or the very entry turns up under another number.
-- A boot never seen is new from its head; a boot read to its end is never looked at again.
+- The cursor exists: continue after it.
+- It does not (vacuumed; lost in a power cut, so that the store is ahead of the journal; or the file was rewritten):
+  entries older than the stored monotonic time were read, later ones are new. Among those of that microsecond the
+  sequence number decides, or, in a file with other numbers, their count. A gap is reported, unless the numbers prove
+  that nothing is missing or the same entry is found with another number.
+- A boot without a position is read from its head; a boot read to its end is not read again.
 
-Files that journald rotated away or deleted stay readable as long as they are open, so the set of files is looked at
-only at the end: a flood can delete files faster than they are read. That relies on journald's writing an account's
-entries to one file at a time.
+Files that journald has rotated or deleted stay readable as long as they are open, so the set of files is updated only
+at the end of the journal: journald may delete files faster than they are read. This relies on journald writing an
+account's entries to one file at a time.
 
 sd_journal(3); journald's file format as of systemd 252.
 """
@@ -51,7 +51,7 @@ _new = tuple.__new__
 """Makes a named tuple with half the work of calling its class, which is Python code."""
 _NO_OFFSETS = (0, 0)
 _STALE = 1.0
-"""Seconds without a look at the journal's files after which one may have come and gone unseen."""
+"""Seconds since the set of files was updated after which a file may have been created and deleted in between."""
 
 
 class JournalError(HelmError):
@@ -62,15 +62,15 @@ class JournalError(HelmError):
 
 @dataclass(frozen=True, slots=True)
 class ReadBatch:
-    """What one read gave, all of one boot. ``position`` is None when nothing has ever been read of that boot."""
+    """The entries of one read, all of one boot. ``position`` is None if no entry of that boot was read yet."""
 
     entries: tuple[JournalEntry, ...]
     gaps: tuple[Gap, ...]
     position: Position | None
     at_end: bool
     """There is nothing more to read for now."""
-    text: int
-    """Bytes of the messages."""
+    size: int
+    """Bytes of the entries: the messages of printed lines, all fields of others and of recovered ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,7 @@ class _Boot:
 class JournalReader(Comparison):
     """A reader of the entries of one account (``_UID``) on this machine; not to be shared between tasks.
 
-    ``directory`` reads the files of one directory instead of the machine's; ``boot_id`` is the running boot, whose part
-    is read last and followed.
+    ``directory`` replaces the machine's; ``boot_id`` is the running boot, which is read last and followed.
     """
 
     def __init__(self, uid: int, boot_id: str, directory: Path | None = None) -> None:
@@ -94,9 +93,9 @@ class JournalReader(Comparison):
         self._open()
         self._ahead: list[_Boot] = []
         self._offsets = _NO_OFFSETS
-        """Between these the wall clock's distance from the monotonic one is what it was before."""
-        self._looked = time.monotonic()
-        self._alive: Callable[[], None] = _nothing
+        """The difference of wall clock and monotonic time is unchanged while between these, in microseconds."""
+        self._updated = time.monotonic()
+        self._keepalive: Callable[[], None] = _nothing
 
     def _open(self) -> None:
         try:
@@ -104,29 +103,29 @@ class JournalReader(Comparison):
                 self._journal = _reader._Reader(_reader.LOCAL_ONLY)
             else:
                 self._journal = _reader._Reader(0, str(self._directory))
-            # Asked for now, because libsystemd watches the directories only from here on.
+            # libsystemd watches the directories only from here on.
             self._descriptor = self._journal.fileno()
         except OSError as error:
             raise JournalError(f"the journal can't be opened: {error.strerror}") from error
         self._journal.data_threshold = DATA_THRESHOLD
 
     def close(self) -> None:
-        """Let go of the journal's files."""
+        """Close the journal's files."""
         self._end_recovery()
         self._files.close()
         self._journal.close()
 
-    def seek(self, positions: Mapping[str, Position], alive: Callable[[], None] | None = None) -> None:
-        """Stand behind what POSITIONS (by boot) say was read. Raises JournalError.
+    def seek(self, positions: Mapping[str, Position], keepalive: Callable[[], None] | None = None) -> None:
+        """Seek to the POSITIONS, by boot: the next read returns the entries after them. Raises JournalError.
 
-        Where a place can't be looked up, all entries before it are passed by, which may take minutes; ALIVE is called
-        all along, and what it raises ends it.
+        If a cursor is not found, all entries before it are skipped, which may take minutes; KEEPALIVE is called
+        regularly meanwhile, and an exception that it raises ends the search.
         """
-        self._alive = alive or _nothing
+        self._keepalive = keepalive or _nothing
         try:
-            # A file that came since would otherwise make a cursor in it look lost.
+            # Otherwise a cursor in a new file would seem to be lost.
             self._journal.process()
-            self._looked = time.monotonic()
+            self._updated = time.monotonic()
             self._gaps.clear()
             self._missing.clear()
             self._unreadable = 0
@@ -135,22 +134,22 @@ class JournalReader(Comparison):
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
         finally:
-            self._alive = _nothing
+            self._keepalive = _nothing
 
     @property
     def boot_id(self) -> str:
-        """The boot that is being read."""
+        """Return the boot that is being read."""
         return self._boot_id
 
     def read(self, most_entries: int, most_bytes: int) -> ReadBatch:
-        """The next entries of one boot, bounded in number and in bytes (by one entry less). Raises JournalError."""
+        """Return at most MOST_ENTRIES of one boot; only the last may exceed MOST_BYTES. Raises JournalError."""
         try:
             if self._damaged:
-                entries, text, at_end = *self._recover(most_entries, most_bytes), False
+                entries, size, at_end = *self._recover(most_entries, most_bytes), False
             else:
-                entries, text, at_end = self._walk(most_entries, most_bytes)
+                entries, size, at_end = self._iterate(most_entries, most_bytes)
             if at_end and not entries:
-                self._give_back_at_rest()
+                self._release_when_idle()
             if at_end:
                 at_end = not self._check_end()
             if at_end and self._boot_id != self._current:
@@ -164,12 +163,12 @@ class JournalReader(Comparison):
                 at_end = False
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
-        return ReadBatch(tuple(entries), gaps, position, at_end, text)
+        return ReadBatch(tuple(entries), gaps, position, at_end, size)
 
-    def _walk(self, most_entries: int, most_bytes: int) -> tuple[list[JournalEntry], int, bool]:
-        """Entries from here on, the bytes of their messages, and whether these are all there are.
+    def _iterate(self, most_entries: int, most_bytes: int) -> tuple[list[JournalEntry], int, bool]:
+        """Return the next entries, their size as in `ReadBatch`, and whether libsystemd is at the end.
 
-        The hot path: no call that can be done without. (The cursors can't: after damage libsystemd doesn't find back.)
+        The hot path, without avoidable calls. (Cursors are needed: libsystemd can't continue after damage.)
         """
         journal, boot_id, own = self._journal, self._boot_id, b"%d" % self._uid
         advance, get_all, get_cursor = journal._next, journal._get_all, journal._get_cursor
@@ -199,7 +198,7 @@ class JournalReader(Comparison):
                 fields = {}
             try:
                 message = fields["MESSAGE"]
-                # As nearly all are: to look up what is there takes half as long as get().
+                # True of nearly all; indexing takes half as long as get().
                 is_plain = fields["_UID"] == own and fields["_TRANSPORT"] == b"stdout" and type(message) is bytes
             except KeyError:
                 if not fields or has_lost_its_message(fields):
@@ -214,7 +213,7 @@ class JournalReader(Comparison):
                     continue
                 realtime, monotonic = times
                 lowest, highest = self._offsets = (realtime - monotonic - STEP, realtime - monotonic + STEP)
-            # Behind the end of a file, or of several: these must be read before anything of the next one is taken.
+            # After the end of a file, or of several: their missing entries come before those of the next file.
             while monotonic > limit:
                 self._note(seen, cursors)
                 if self._is_damaged(limit):
@@ -232,8 +231,8 @@ class JournalReader(Comparison):
                 continue
             if monotonic < newest:
                 if not is_numbered_after(cursor, before):
-                    continue  # a file that was noticed late; what is older than the position is behind us
-                # By its number it is later: one of both times is damaged.
+                    continue  # of a file that was noticed late; entries older than the position were read
+                # By its number it is later: one of the two times is damaged.
                 if monotonic >= previous:
                     newest, ties = monotonic, 0
                 else:
@@ -249,7 +248,7 @@ class JournalReader(Comparison):
                 self._gaps.append(Gap(since, realtime, Missing.UNREADABLE, self._unreadable))
                 self._unreadable = 0
             ties = ties + 1 if monotonic == newest else 1
-            # A cursor ends with the entry's hash, which is looked at first, since the rest costs more.
+            # A cursor ends with the entry's hash, which is cheaper to compare than the rest.
             if ties > 1 and cursor.endswith(before[-12:]) and self._doubles.repeats(before, cursor):
                 continue
             previous, newest, before = newest, monotonic, cursor
@@ -263,13 +262,13 @@ class JournalReader(Comparison):
             self._previous = previous
             cursor = end.cursor if self._files.has_number(end.cursor) else ""
             self._position = Position(boot_id, cursor, end.realtime, end.monotonic, ties)
-            self._took(len(entries))
+            self._count_read(len(entries))
             self._gaps += self._missing
             self._missing.clear()
         return entries, most_bytes - remaining - OVERHEAD * len(entries), at_end
 
     def has_more(self) -> bool:
-        """Whether the files that are open have an entry behind the last one read; takes some microseconds."""
+        """Return within microseconds whether open files have an entry after the last one read. Raises JournalError."""
         try:
             self._pending = self._pending or bool(self._journal._next())
         except OSError as error:
@@ -277,14 +276,14 @@ class JournalReader(Comparison):
         return self._pending
 
     async def wait(self, seconds: float) -> None:
-        """Return when the journal may have more, after SECONDS at the latest. For use at the end only."""
-        stale = time.monotonic() - self._looked > _STALE
+        """Wait at the end until the journal may have more, at most for SECONDS. Raises JournalError."""
+        stale = time.monotonic() - self._updated > _STALE
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
-        patience = self._journal.get_timeout_ms()
-        if patience >= 0:
-            # Only where the journal is on a network file system, without notifications.
-            seconds = min(seconds, patience / 1000)
+        timeout = self._journal.get_timeout_ms()
+        if timeout >= 0:
+            # Only where the journal is on a network file system, without inotify.
+            seconds = min(seconds, timeout / 1000)
         loop.add_reader(self._descriptor, woken.set)
         try:
             async with asyncio.timeout(seconds):
@@ -295,15 +294,15 @@ class JournalReader(Comparison):
             loop.remove_reader(self._descriptor)
         try:
             state = self._journal.process()
-            # Files that were rotated away unread while nobody looked are gone without a trace but this one.
+            # The only sign of files that were rotated and deleted unread since the last update.
             if state == _reader.INVALIDATE and stale and self._position is not None:
-                self._place(self._position, _now())
+                self._seek_position(self._position, _now())
         except OSError as error:
             raise JournalError(f"the journal can't be read: {error.strerror}") from error
-        self._looked = time.monotonic()
+        self._updated = time.monotonic()
 
     def _boots_to_read(self, positions: Mapping[str, Position]) -> list[_Boot]:
-        """Boots that may hold something new, in order of time as far as the clocks allow; the running one last."""
+        """Return the boots that may have new entries, ordered by wall-clock time; the running one is last."""
         present = {raw.decode("ascii", "replace") for raw in self._journal.query_unique("_BOOT_ID")}
         earlier: list[_Boot] = []
         for boot_id in (present | set(positions)) - {self._current}:
@@ -318,7 +317,7 @@ class JournalReader(Comparison):
         return [*earlier, _Boot(self._current, positions.get(self._current), _now() if first is None else first)]
 
     def _first_time(self, boot_id: str) -> int | None:
-        """When this account's first entry of a boot was written, or None when it wrote none."""
+        """Return the wall-clock time of the account's first entry in a boot, or None if there is none."""
         match_account(self._journal, self._uid, boot_id)
         self._journal.seek_head()
         while self._journal._next():
@@ -330,7 +329,7 @@ class JournalReader(Comparison):
         return None
 
     def _enter(self, boot: _Boot) -> None:
-        """Go on with another boot."""
+        """Continue with another boot."""
         self._boot_id, self._position = boot.boot_id, boot.position
         self._pending = False
         self._offsets = _NO_OFFSETS
@@ -343,17 +342,17 @@ class JournalReader(Comparison):
             self._files.enter(boot.boot_id, -1)
             self._begin_comparison(-1)
         else:
-            self._place(boot.position, self._ahead[0].starts if self._ahead else _now())
+            self._seek_position(boot.position, self._ahead[0].starts if self._ahead else _now())
         self._check_due = 0.0
 
-    def _place(self, position: Position, end: int) -> None:
-        """Stand behind POSITION. END is the time up to which lines may be missing if the boot has none after it."""
+    def _seek_position(self, position: Position, end: int) -> None:
+        """Continue after POSITION. END is the time up to which lines may be missing if the boot has none after it."""
         match_account(self._journal, self._uid, position.boot_id)
         self._pending = False
         self._stopped_at, self._previous = position.cursor, position.monotonic
-        found = bool(position.cursor) and self._stand_on(position.cursor)
+        found = bool(position.cursor) and self._seek_entry(position.cursor)
         self._files.enter(position.boot_id, position.monotonic - 1)
-        # It may be there all the same, in a file whose matches are damaged.
+        # It may exist nevertheless, in a file whose match chains are damaged.
         present = found or (bool(position.cursor) and self._files.has(position))
         if present:
             self._begin_comparison(position.monotonic - 1, [UNKNOWN_HASH] * position.ties)
@@ -368,73 +367,76 @@ class JournalReader(Comparison):
         if gap is not None and position.cursor and not present:
             self._gaps.append(gap)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if self._pending or self._position is None:
             return
-        if not (self._position.cursor and self._stand_on(self._position.cursor)):
+        if not (self._position.cursor and self._seek_entry(self._position.cursor)):
             self._seek_near(self._position)
             self._skip_known(self._position, 0)
 
     def _seek_near(self, position: Position) -> None:
-        """Before what comes after POSITION, if not right before.
+        """Seek to an entry at or before POSITION, though not always the nearest.
 
-        By the time since the boot alone libsystemd 252 begins at the head of every file that ends earlier. A cursor,
-        even of an entry that is gone, has numbers and the wall clock as well, which show that such a file has nothing.
+        By monotonic time alone, libsystemd 252 starts at the head of every file that ends earlier. A cursor, even of a
+        deleted entry, also has a sequence number and the wall clock, by which it skips such files.
         """
         try:
             self._journal.seek_cursor(position.cursor)
-        except ValueError:  # EINVAL: not a form that this systemd knows, or none at all
+        except ValueError:  # EINVAL: empty, or of another version's form
             self._journal.seek_monotonic(position.monotonic, position.boot_id)
 
-    def _stand_on(self, cursor: str) -> bool:
-        """Stand on the entry of a cursor; False when the journal does not have it."""
+    def _seek_entry(self, cursor: str) -> bool:
+        """Seek to the entry of a cursor; return False if the journal does not have it."""
         try:
             self._journal.seek_cursor(cursor)
-            # That lands on the nearest entry without a word when the very one is gone.
+            # If it does not exist, the nearest entry is found, without an error.
             return bool(self._journal._next() and self._journal.test_cursor(cursor))
-        except (ValueError, OSError):  # EINVAL: not a form that this systemd knows; else the entry is damaged
+        except (ValueError, OSError):  # EINVAL: of another version's form; else the entry is damaged
             return False
 
     def _skip_known(self, position: Position, end: int) -> Gap | None:
-        """Pass by what was read before the cursor got lost. The next new entry, if there is one, is left pending."""
+        """Skip entries up to POSITION, and return the gap after it if there is one, up to END if no entry follows.
+
+        The next new entry is left pending.
+        """
         last = parse_cursor(position.cursor)
         known = position.ties
         seen_again = False
-        passed = 0
+        skipped = 0
         while self._journal._next():
-            passed += 1
-            if passed % LOOKUP_STEPS == 0:
-                self._alive()
+            skipped += 1
+            if skipped % LOOKUP_STEPS == 0:
+                self._keepalive()
             try:
                 monotonic = self._journal._get_monotonic().timestamp
                 if monotonic < position.monotonic:
-                    self._took(1)
+                    self._count_read(1)
                     continue
                 until, cursor = self._journal._get_realtime(), self._journal._get_cursor()
             except OSError:
-                continue  # damaged, and counted as such when what was read is compared with the file
+                continue  # damaged, and reported by the comparison with the file
             if monotonic > position.monotonic:
                 times = self._files.times(cursor, Times(until, monotonic))
                 if times is None or times.monotonic < position.monotonic:
                     continue
                 until, monotonic = times
             here = parse_cursor(cursor)
-            behind = None  # how many numbers this entry is behind the lost one, where numbers can be compared
+            distance = None  # from the lost entry's sequence number, if both are of one source
             if last is not None and here is not None and here.seqnum_id == last.seqnum_id:
-                behind = here.seqnum - last.seqnum
+                distance = here.seqnum - last.seqnum
             if monotonic == position.monotonic:
                 seen_again = seen_again or (last is not None and here is not None and here.xor_hash == last.xor_hash)
-                if behind is not None and behind <= 0:
+                if distance is not None and distance <= 0:
                     continue
-                if behind is None and known > 0:
+                if distance is None and known > 0:
                     known -= 1
                     continue
             self._pending = True
-            if behind is None:
+            if distance is None:
                 return None if seen_again else Gap(position.realtime, until, Missing.LOST)
-            if behind == 1:
+            if distance == 1:
                 return None
-            return Gap(position.realtime, until, Missing.LOST, behind - 1 if behind > 0 else None)
+            return Gap(position.realtime, until, Missing.LOST, distance - 1 if distance > 0 else None)
         return None if seen_again else Gap(position.realtime, max(end, position.realtime), Missing.LOST)
 
 

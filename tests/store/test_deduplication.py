@@ -41,7 +41,7 @@ async def duplicate_of(connection: Connection) -> dict[int, int]:
 async def test_the_later_refers_to_the_earlier(connection: Connection, first: str, second: str, apart: float) -> None:
     one = await append(connection, [line(first, text="other"), line(first)])
     other = await append(connection, [line(second, apart)])
-    assert (one.same, other.same) == (0, 1)
+    assert (one.duplicates, other.duplicates) == (0, 1)
     assert await duplicate_of(connection) == {other.first_id: one.last_id}
 
 
@@ -70,12 +70,12 @@ async def test_it_is_one_to_one(connection: Connection, first: str) -> None:
     one = await append(connection, [line(first, 0.1 * n) for n in range(3)])
     two = await append(connection, [line(second, 0.1 * n) for n in range(2)])
     three = await append(connection, [line(second, 0.1 * n) for n in range(2)])
-    assert (two.same, three.same) == (2, 1)
+    assert (two.duplicates, three.duplicates) == (2, 1)
     marked = await duplicate_of(connection)
     assert len(set(marked.values())) == 3
     assert set(marked.values()) == set(range(one.first_id, one.last_id + 1))
     # What was without a duplicate waits for one.
-    assert (await append(connection, [line(first)])).same == 1
+    assert (await append(connection, [line(first)])).duplicates == 1
 
 
 async def test_both_in_one_batch(connection: Connection) -> None:
@@ -95,7 +95,7 @@ async def test_over_midnight(connection: Connection, first: str, second: str, be
     two = await append(connection, [LogRow(times[1], "codex", "INFO", "said", source=second)])
     assert await duplicate_of(connection) == {two.first_id: one.first_id}
     # A third one finds that the first is taken, on another day than its own.
-    assert (await append(connection, [LogRow(times[1], "codex", "INFO", "said", source=second)])).same == 0
+    assert (await append(connection, [LogRow(times[1], "codex", "INFO", "said", source=second)])).duplicates == 0
 
 
 async def test_a_writer_that_is_new_knows_those_of_before(connection: Connection, database: Database) -> None:
@@ -110,7 +110,7 @@ async def test_looking_for_duplicates_makes_no_partition(connection: Connection,
     """A clock that was set: rows of 1970 and of today in one batch are not looked for on all the days between."""
     strange = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     rows = [LogRow(strange, "codex", "INFO", "said"), line(JOURNAL), line(HTTP, -86_400 * 40), line(HTTP)]
-    assert (await append(connection, rows)).same == 1
+    assert (await append(connection, rows)).duplicates == 1
     assert database.query("SELECT day::text FROM log_partitions ORDER BY day") == [
         ("1970-01-01",),
         ("2026-01-29",),
@@ -127,7 +127,7 @@ async def test_the_same_line_thousands_of_times(connection: Connection) -> None:
     number = 10_000
     await append(connection, [line(HTTP, n / number) for n in range(number)])
     begun = time.monotonic()
-    assert (await append(connection, [line(JOURNAL, n / number) for n in range(number)])).same == number
+    assert (await append(connection, [line(JOURNAL, n / number) for n in range(number)])).duplicates == number
     # Each against each would take a minute.
     assert time.monotonic() - begun < 15
 

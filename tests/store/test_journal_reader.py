@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helmd.journal.mapped import give_back
+from helmd.journal.mapped import release_pages
 from helmd.journal.reader import JournalError, JournalReader
 from helmd.model.logs.parsing.journal_fields import SUPPRESSED, row_of, suppression_row
 from helmd.model.logs.parsing.position import Gap, Missing, Position
@@ -237,7 +237,7 @@ def test_a_lost_place_is_looked_up(
 ) -> None:
     """As after a power cut. Without a cursor all that is older is passed by, its memory given back now and then."""
     monkeypatch.setattr("helmd.journal.reader.LOOKUP_STEPS", 1)
-    monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", 40)
+    monkeypatch.setattr("helmd.journal.comparison._RELEASE_AFTER", 40)
     positions: Positions = {}
     files = [tmp_path / f"{n}.journal" for n in range(4)]
     for n, file in enumerate(files):
@@ -348,7 +348,7 @@ def test_a_reader_that_goes_on_in_a_file_that_came_since_finds_it(tmp_path: Path
 def test_giving_memory_back_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, each: int
 ) -> None:
-    monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", 20)
+    monkeypatch.setattr("helmd.journal.comparison._RELEASE_AFTER", 20)
     append(tmp_path / "a.journal", lines(1, 91, each=each))
     append(tmp_path / "b.journal", lines(92, 200, each=each))
     append(tmp_path / "b.journal", lines(1, 60, boot=BOOT_B, realtime=START + 500 * SECOND))
@@ -372,7 +372,7 @@ def test_memory_of_the_files_is_given_back(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "a.journal"
     append(file, [line(f"{n:06}" + "x" * 2000, SECOND + n) for n in range(2000)])
     for after, most in ((1_000_000, 1 << 20), (100, 1024)):
-        monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", after)
+        monkeypatch.setattr("helmd.journal.comparison._RELEASE_AFTER", after)
         positions: Positions = {}
         with reading(tmp_path, positions) as reader:
             texts, _ = drain(reader, positions, 100)
@@ -380,16 +380,16 @@ def test_memory_of_the_files_is_given_back(tmp_path: Path, monkeypatch: pytest.M
             assert resident(file) <= most
             if after > len(texts):
                 assert resident(file) > 3000
-                assert give_back() > 0
+                assert release_pages() > 0
                 assert resident(file) == 0
 
 
 def test_memory_is_given_back_at_the_end_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after few entries; what was freed, after more of them, once they are stored."""
     freed: list[int] = []
-    monkeypatch.setattr("helmd.journal.comparison.give_back_freed", lambda: freed.append(len(positions)))
-    monkeypatch.setattr("helmd.journal.comparison._FREED_AFTER", 100)
-    monkeypatch.setattr("helmd.journal.comparison._REST_SECONDS", 0.0)
+    monkeypatch.setattr("helmd.journal.comparison.trim_heap", lambda: freed.append(len(positions)))
+    monkeypatch.setattr("helmd.journal.comparison._TRIM_AFTER", 100)
+    monkeypatch.setattr("helmd.journal.comparison._IDLE_RELEASE_SECONDS", 0.0)
     file = tmp_path / "a.journal"
     append(file, [line(f"{n:06}" + "x" * 2000, SECOND + n) for n in range(400)])
     positions: Positions = {}
@@ -407,7 +407,7 @@ def test_memory_is_given_back_at_the_end_of_the_journal(tmp_path: Path, monkeypa
 
 
 def test_a_deleted_file_that_is_still_being_read_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helmd.journal.comparison._GIVE_BACK_AFTER", 5)
+    monkeypatch.setattr("helmd.journal.comparison._RELEASE_AFTER", 5)
     append(tmp_path / "a.journal", lines(1, 90))
     append(tmp_path / "b.journal", lines(91, 200))
     positions: Positions = {}
@@ -431,7 +431,7 @@ def test_one_can_stop_and_go_on_anywhere(tmp_path: Path, batch: int) -> None:
         while not (read_now := reader.read(batch, 1 << 20)).at_end:
             done += len(read_now.entries)
             assert read_now.position is not None and read_now.position.cursor
-            assert read_now.text == sum(len(entry.fields["MESSAGE"]) for entry in read_now.entries)
+            assert read_now.size == sum(len(entry.fields["MESSAGE"]) for entry in read_now.entries)
             elsewhere = {BOOT_A: read_now.position}
             assert read(tmp_path, elsewhere) == (expected[done:], [])
     assert done + len(read_now.entries) == len(expected)

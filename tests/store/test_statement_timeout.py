@@ -151,7 +151,7 @@ async def test_readings_on_connections_of_their_own(locked: Database) -> None:
     journal = await JournalStore.open(locked.store, "machine", 1000, lambda _: 90)
     await ends(locked, journal.positions)
     journal = await JournalStore.open(locked.store, "machine", 1000, lambda _: 90)
-    await ends(locked, lambda: journal.kept("boot"))
+    await ends(locked, lambda: journal.pending("boot"))
     await listener.close()
     await journal.close()
 

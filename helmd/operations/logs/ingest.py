@@ -209,7 +209,7 @@ class Ingest:
         if self._reader is None:
             self._reader = self._open_reader()
         await self._seek(self._reader)
-        self._kept = kept = await store.kept(self._reader.boot_id)
+        self._kept = kept = await store.pending(self._reader.boot_id)
         try:
             self._assembler = Assembler(self._formats, kept.get(_JOINING), self._own, self._health_paths)
         except (ValueError, TypeError):
@@ -282,7 +282,7 @@ class Ingest:
             chunk.posted += assembler.posted
             assembler.rows, assembler.posted = [], []
             finished = batch.position is not None and batch.position.finished
-            size += batch.text + 512 * len(batch.entries)
+            size += batch.size + 512 * len(batch.entries)
             read += len(batch.entries)
             full = max(size / CHUNK_BYTES, len(chunk.rows) / self._max_rows)
             if batch.at_end or finished or full >= 1:

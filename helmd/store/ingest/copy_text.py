@@ -1,4 +1,4 @@
-"""Log rows as the text that COPY reads (PostgreSQL manual, COPY, "Text Format"). Built by hand: it is the hot path."""
+"""Log rows in COPY's text format (PostgreSQL manual, COPY). Not by psycopg's writer, since this is the hot path."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ COLUMNS = (
     "boot_id",
 )
 RetentionOf = Callable[[str], int]
-"""The retention class of a service, in days."""
+"""Returns the retention class of a service, in days."""
 
 _timestamp, _service = map(field_reader, ("timestamp", "service_name"))
 
@@ -41,21 +41,22 @@ def _refused(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} is nothing that JSON has")
 
 
-_pieces = c_make_encoder(None, _refused, encode_basestring, None, ":", ",", False, False, True)
-"""JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")), which makes a new one of these for
-each value; that takes longer than the value."""
+_json_parts = c_make_encoder(None, _refused, encode_basestring, None, ":", ",", False, False, True)
+"""The encoder of JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")), which makes a new one
+for each value; that takes longer than encoding it.
+"""
 
 Counts = dict[tuple[str, int, str, str], int]
-"""Rows by (minute as ``2026-01-31T09:30``, retention, service, level)."""
+"""Number of rows by (minute as ``2026-01-31T09:30`` in UTC, retention, service, level)."""
 
 
 def escaped(text: str) -> str:
-    """TEXT with what COPY gives a meaning written out."""
+    """Return TEXT with COPY's special characters escaped."""
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def partitions_of(rows: Sequence[LogRow], retention_of: RetentionOf) -> set[tuple[int, str]]:
-    """The partitions that ROWS go to, as (retention, day)."""
+    """Return the partitions of ROWS, of which there must be at least one, as (retention, day in UTC)."""
     times = [*map(_timestamp, rows)]
     first, last = min(times).astimezone(UTC).date(), max(times).astimezone(UTC).date()
     if first == last:
@@ -66,9 +67,10 @@ def partitions_of(rows: Sequence[LogRow], retention_of: RetentionOf) -> set[tupl
 def chunks(
     rows: Sequence[LogRow], first_id: int, retention_of: RetentionOf, boots: Mapping[str, str], counts: Counts
 ) -> Iterator[bytes]:
-    """ROWS as COPY text of COLUMNS, some at a time, with ids from FIRST_ID on; COUNTS gets what the rollups get.
+    """Yield ROWS in COPY's text format of COLUMNS, in chunks, with ids starting at FIRST_ID.
 
-    BOOTS has the short ids of boots. `helmd.store.logs.columns` reads what is stored in a shorter form.
+    The number of rows without duplicates is added to COUNTS at the end. BOOTS are the short ids of boots.
+    `helmd.store.logs.columns` reads the columns that are stored in a shorter form.
     """
     shared: dict[tuple[str | int | None, ...], _Shared] = {}
     last, second, began, minute, time = None, None, "", "", ""
@@ -76,7 +78,7 @@ def chunks(
         lines = []
         for number, row in enumerate(rows[begin : begin + _CHUNK_ROWS], first_id + begin):
             timestamp, service, level, message, context, trace, user, host, pid, source, unit, stream, boot, same = row
-            # journald gives all lines of one read one time.
+            # journald gives all lines of one read(2) the same time.
             if timestamp is not last:
                 last = timestamp
                 since = timestamp - _EPOCH
@@ -90,16 +92,16 @@ def chunks(
                 shared[key] = common = _shared(row, minute, retention_of(service), boots)
             if same is None:
                 common.entries += 1
-            # Looking for each takes less time than a regular expression, and nearly all texts have none of them.
+            # Faster than a regular expression, and nearly all messages have none of them.
             if "\\" in message or "\n" in message or "\t" in message or "\r" in message:
                 message = escaped(message)
-            noted = _NULL
+            json_text = _NULL
             if context is not None:
-                noted = "".join(_pieces(context, 0))
-                if "\\" in noted:
-                    noted = noted.replace("\\", "\\\\")
+                json_text = "".join(_json_parts(context, 0))
+                if "\\" in json_text:
+                    json_text = json_text.replace("\\", "\\\\")
             lines.append(
-                f"{number}{time}{_NULL if same is None else same}{common.head}{message}\t{noted}\t"
+                f"{number}{time}{_NULL if same is None else same}{common.head}{message}\t{json_text}\t"
                 f"{_NULL if trace is None else escaped(trace)}\t{_NULL if user is None else escaped(user)}{common.tail}"
             )
         yield "".join(lines).encode()
@@ -110,23 +112,26 @@ def chunks(
 
 @dataclass(slots=True)
 class _Shared:
-    """What the lines of one minute, process and level have in common: the text around what they have not."""
+    """The columns that rows of one minute, process and level share, as COPY text.
+
+    ``head`` is between timestamp and message, ``tail`` after the user id.
+    """
 
     slot: tuple[str, int, str, str]
     """Their key in `Counts`."""
     head: str
     tail: str
     entries: int = 0
-    """Those that the rollups count."""
+    """The number of rows without duplicates."""
 
 
 def _shared(row: LogRow, minute: str, retention: int, boots: Mapping[str, str]) -> _Shared:
     service, level, pid, unit = row.service_name, row.level, row.process_id, row.unit
-    kept = "" if unit == unit_of(service) else _text(unit)
+    stored_unit = "" if unit == unit_of(service) else _text(unit)
     return _Shared(
         (minute, retention, service, level),
         f"\t{_NULL if pid is None else pid}\t{retention}\t{escaped(service)}\t{level}\t",
-        f"\t{_text(row.hostname)}\t{row.source}\t{kept}\t{_text(row.stream)}"
+        f"\t{_text(row.hostname)}\t{row.source}\t{stored_unit}\t{_text(row.stream)}"
         f"\t{_text(boots.get(row.boot_id or '', row.boot_id))}\n",
     )
 

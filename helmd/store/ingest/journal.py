@@ -1,4 +1,4 @@
-"""The store as the one process that reads an account's journal sees it: rows, and with them how far it was read."""
+"""Storing an account's journal: log rows, and in the same transaction the position up to which it was read."""
 
 import json
 import logging
@@ -20,9 +20,9 @@ from helmd.store.ingest.requests import admit, is_refusal
 from helmd.store.session import LOCK_CLASS, Connection, connect, deadline, reason, store_errors
 
 _ANSWER_SECONDS = 20.0
-"""How long the store may take over a batch before the connection counts as dead."""
+"""Time limit for a batch, after which the connection is closed."""
 _MOST_SPLITS = 400
-"""How often a batch with rows that the store refuses is split; parts that are left then are reduced to their text."""
+"""How often a batch with rows that PostgreSQL refuses is split; the parts left then are stored as text only."""
 
 _INSERT_POSITION = """
     INSERT INTO journal_cursor (machine_id, uid, boot_id, cursor, realtime, monotonic, ties, finished, pending)
@@ -42,18 +42,18 @@ Part = TypeVar("Part")
 
 
 class PositionMovedError(StoreError):
-    """The stored position is not the one that was read on from. Nothing was stored; read again from where it is."""
+    """The stored position is not the one before the rows. Nothing was stored; reading must restart there."""
 
 
 class IngestTakenError(StoreError):
-    """Another process is storing this account's journal right now."""
+    """Another process stores this account's journal."""
 
 
 class JournalStore:
-    """On a connection of its own.
+    """The store of an account's journal, for one process at a time, on a connection of its own.
 
-    After any error the connection is gone and a new JournalStore has to be opened: then what was in doubt has either
-    been committed or not, which the stored position shows.
+    After an error of `append` the connection is closed, and a new JournalStore must be opened: its stored positions
+    show whether the transaction was committed.
     """
 
     def __init__(self, connection: Connection, machine_id: str, uid: int, retention_of: RetentionOf) -> None:
@@ -65,7 +65,7 @@ class JournalStore:
 
     @classmethod
     async def open(cls, conninfo: str, machine_id: str, uid: int, retention_of: RetentionOf) -> "JournalStore":
-        """Connect and become the only one to store this account's journal. Raises StoreError, IngestTakenError."""
+        """Connect and take the advisory lock of this account's journal. Raises StoreError, IngestTakenError."""
         connection = await connect(conninfo, "helmd-journal", _ANSWER_SECONDS)
         try:
             with store_errors("the log store can't be used"), deadline(connection, _ANSWER_SECONDS):
@@ -80,11 +80,11 @@ class JournalStore:
         return cls(connection, machine_id, uid, retention_of)
 
     async def close(self) -> None:
-        """Let go of the connection and, with it, of the right to store."""
+        """Close the connection, which releases the lock."""
         await self._connection.close()
 
     async def positions(self) -> dict[str, Position]:
-        """How far each boot of the journal was read and stored, by boot id. Raises StoreError."""
+        """Return the stored position in each boot of the journal, by boot id. Raises StoreError."""
         with store_errors("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
             cursor = await self._connection.execute(
                 "SELECT boot_id, cursor, realtime, monotonic, ties, finished FROM journal_cursor"
@@ -93,8 +93,8 @@ class JournalStore:
             )
             return {row[0]: Position(*row) async for row in cursor}
 
-    async def kept(self, boot_id: str) -> dict[str, Any]:
-        """What was stored with a boot's position: entries that were begun before it. Raises StoreError."""
+    async def pending(self, boot_id: str) -> dict[str, Any]:
+        """Return the state stored with a boot's position, such as unfinished entries. Raises StoreError."""
         with store_errors("the journal's position can't be read"), deadline(self._connection, _ANSWER_SECONDS):
             cursor = await self._connection.execute(
                 "SELECT pending FROM journal_cursor WHERE (machine_id, uid, boot_id) = (%s, %s, %s)",
@@ -108,13 +108,13 @@ class JournalStore:
         rows: Sequence[LogRow],
         position: Position,
         before: Position | None,
-        kept: Mapping[str, Any] | None = None,
+        pending: Mapping[str, Any] | None = None,
         posted: Sequence[PostedRow] = (),
     ) -> None:
-        """Store rows, POSITION and what is KEPT with it together, or none; BEFORE is what is stored for that boot now.
+        """Store ROWS, POSITION and the PENDING state in one transaction; BEFORE is the boot's stored position.
 
-        POSTED are rows that Helm wrote to the journal, of which some may be in the store already. A row that the store
-        refuses for its content is stored as text only, or a row that says so takes its place.
+        POSTED are rows that Helm wrote to the journal, of which some may be stored already. A row that PostgreSQL
+        refuses for its content is stored as text only, or replaced by a row that reports it.
 
         Raises PositionMovedError if BEFORE is not stored, StoreError if the outcome is unknown or the store fails.
         """
@@ -122,21 +122,21 @@ class JournalStore:
             with store_errors("log entries can't be stored"), deadline(self._connection, _ANSWER_SECONDS):
                 try:
                     await self._connection.execute("BEGIN")
-                    # First: another process, or this one's former connection still at its commit, locks this row.
-                    await self._move(position, before, kept)
+                    # First, since it waits for a commit of another process, or of this one's former connection.
+                    await self._move(position, before, pending)
                     admitted = await admit(self._connection, posted) if posted else []
                     await self._appender.append(self._connection, [*rows, *admitted])
                 except (psycopg.Error, *CONTENT_FAULTS) as fault:
                     if not _is_of_content(fault):
                         raise
                     await self._connection.execute("ROLLBACK")
-                    await self._append_isolating(rows, position, before, kept, posted, fault)
+                    await self._append_isolating(rows, position, before, pending, posted, fault)
                 await self._connection.execute("COMMIT")
         except CONTENT_FAULTS as fault:
             await self._connection.close()
             raise StoreError(f"log entries can't be stored: {_sentence(fault)}") from fault
         except BaseException:
-            # Nothing is sent to a server that may not answer: without a connection it rolls back by itself.
+            # No ROLLBACK, since the server may not answer; it rolls back when the connection is closed.
             await self._connection.close()
             raise
 
@@ -145,17 +145,17 @@ class JournalStore:
         rows: Sequence[LogRow],
         position: Position,
         before: Position | None,
-        kept: Mapping[str, Any] | None,
+        pending: Mapping[str, Any] | None,
         posted: Sequence[PostedRow],
         fault: Exception,
     ) -> None:
-        """After FAULT, begin another transaction and store what can be stored, in ever smaller parts."""
+        """After FAULT, begin another transaction, and halve the batch until the refused rows are found."""
         _log.warning("the log store refuses log entries of the journal: %s; storing the others", _sentence(fault))
         self._appender = Appender(self._retention_of)
         await self._connection.execute("BEGIN")
         try:
             async with self._connection.transaction():
-                await self._move(position, before, kept)
+                await self._move(position, before, pending)
         except (psycopg.Error, *CONTENT_FAULTS) as error:
             if not _is_of_content(error):
                 raise
@@ -166,7 +166,7 @@ class JournalStore:
         now = datetime_of(position.realtime)
         admitted: list[LogRow] = []
 
-        async def let_in(part: Sequence[PostedRow]) -> None:
+        async def admit_part(part: Sequence[PostedRow]) -> None:
             admitted.extend(await admit(self._connection, part))
 
         async def store(part: Sequence[LogRow]) -> None:
@@ -185,7 +185,7 @@ class JournalStore:
         async def report(part: Sequence[PostedRow], error: Exception) -> None:
             await store([fault_row(now, _sentence(error), len(part))])
 
-        await self._in_parts(posted, let_in, report, splits)
+        await self._in_parts(posted, admit_part, report, splits)
         await self._in_parts([*rows, *admitted], store, store_as_text, splits)
 
     async def _in_parts(
@@ -195,7 +195,7 @@ class JournalStore:
         refused: Callable[[Sequence[Part], Exception], Awaitable[None]],
         splits: "_Splits",
     ) -> None:
-        """STORE a PART of a batch, or each half of it; what can't be split any more goes to REFUSED."""
+        """STORE a PART of a batch, or each half of it; REFUSED takes a part that can't be split any more."""
         if not part:
             return
         try:
@@ -215,9 +215,10 @@ class JournalStore:
         await self._in_parts(part[middle:], store, refused, splits)
 
     async def _move(self, position: Position, before: Position | None, pending: Mapping[str, Any] | None) -> None:
+        """Replace the stored position BEFORE, or insert one. Raises PositionMovedError, psycopg.Error."""
         key = (self._machine_id, self._uid, position.boot_id)
-        kept = json.dumps(pending, ensure_ascii=False) if pending else None
-        value = (position.cursor, position.realtime, position.monotonic, position.ties, position.finished, kept)
+        state = json.dumps(pending, ensure_ascii=False) if pending else None
+        value = (position.cursor, position.realtime, position.monotonic, position.ties, position.finished, state)
         if before is None:
             done = await self._connection.execute(_INSERT_POSITION, key + value)
         else:
@@ -229,15 +230,15 @@ class JournalStore:
 
 @dataclass(slots=True)
 class _Splits:
-    """How often a batch may still be split."""
+    """The number of splits left for a batch."""
 
     left: int = _MOST_SPLITS
 
 
 def _is_of_content(error: Exception) -> bool:
-    """Whether ERROR is about the content of rows and not about the store."""
+    """Return whether ERROR is due to the content of rows, not to the connection or the server."""
     if isinstance(error, psycopg.errors.QueryCanceled):
-        # An error in the code that makes the text for COPY; the server only reports that COPY was aborted.
+        # The code that makes the COPY text failed; the server only reports that COPY was aborted.
         return isinstance(error.__context__, CONTENT_FAULTS)
     return isinstance(error, CONTENT_FAULTS) or (isinstance(error, psycopg.Error) and is_refusal(error))
 

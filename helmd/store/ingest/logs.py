@@ -1,7 +1,7 @@
-"""Writing log entries: by COPY, with everything that goes with them, in one transaction.
+"""Writing log entries by COPY, within the caller's transaction.
 
-What goes with rows: the partitions they need, ids that become visible in order, the counts of the rollups, the mark on
-lines that are there already because a service both prints and posts them, and word to followers.
+It also creates the partitions, assigns ids that become visible in order, updates the rollups, marks duplicates (lines
+that a service both prints and posts), and notifies followers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,9 +22,11 @@ LOG_CHANNEL = "log_entries"
 
 _COPY = sql.SQL("COPY log_entries ({}) FROM STDIN").format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
 _WINDOWS = 20
-"""The number of time windows in which duplicates are searched for; entries posted late, of many days, need no more."""
+"""Maximum number of time windows in which duplicates are searched for; entries of many days that come late need no
+more.
+"""
 _ONE_WINDOW = timedelta(hours=6)
-"""How long a stretch of printed lines may be for one look at what was posted meanwhile."""
+"""Maximum time range of printed lines whose duplicates are searched for by one query."""
 _SINGLES = (
     "SELECT id, timestamp, service_name, message, source FROM {{}} WHERE source = '{}' AND timestamp BETWEEN %s AND %s"
     " AND service_name = ANY(%s) AND duplicate_of IS NULL AND message = ANY(%s) LIMIT 50000"
@@ -34,7 +36,7 @@ _POSTERS = sql.SQL(
     "SELECT DISTINCT service_name FROM {} WHERE source = 'http' AND timestamp BETWEEN %s AND %s"
     " AND service_name = ANY(%s) AND duplicate_of IS NULL"
 )
-_THERE = "SELECT leaf FROM log_partitions WHERE leaf = ANY(%s)"
+_EXISTING = "SELECT leaf FROM log_partitions WHERE leaf = ANY(%s)"
 _BOOTS = "SELECT long_id, short_id FROM log_boots WHERE long_id = ANY(%s::text[])"
 _NEW_BOOTS = "INSERT INTO log_boots (long_id) SELECT unnest(%s::text[]) RETURNING long_id, short_id"
 _REFERRED = sql.SQL("SELECT duplicate_of FROM {} WHERE duplicate_of = ANY(%s)")
@@ -45,34 +47,34 @@ _service, _source, _boot, _duplicate_of = map(field_reader, ("service_name", "so
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What `append_rows` did. ``same`` of the ``stored`` rows are lines that were there already."""
+    """The rows that `Appender.append` wrote. Of the ``stored`` rows, ``duplicates`` are marked as such."""
 
     first_id: int
     last_id: int
     stored: int
-    same: int
+    duplicates: int
 
 
 def leaf_of(retention: int, day: str) -> str:
-    """The partition of a retention class and a day (``2026-01-31``)."""
+    """Return the name of the partition of a retention class, in days, and a day (``2026-01-31``)."""
     return f"log_entries_{retention}_{day.replace('-', '')}"
 
 
 class Appender:
-    """Appends rows. One for each connection, or for each task that appends: it remembers which partitions there are.
+    """Appends rows, for one connection or task. It caches the names of existing partitions.
 
-    After an error of the store a new one is to be made.
+    After an error of the store a new one must be made.
     """
 
     def __init__(self, retention_of: RetentionOf) -> None:
         self._retention_of = retention_of
-        self._there: set[str] = set()
+        self._known_leaves: set[str] = set()
 
     async def append(self, connection: Connection, rows: Sequence[LogRow]) -> Appended:
-        """Insert rows, within the caller's transaction. Raises psycopg's errors.
+        """Insert ROWS within the caller's transaction. Raises psycopg.Error.
 
-        Whoever inserts holds one lock from before the first id is drawn until the commit, so ids become visible in
-        their order and a reader that asks for what is after id N misses nothing.
+        An advisory lock is held from before the first id is drawn until the commit, so ids become visible in order,
+        and a reader that asks for ids greater than N misses nothing.
         """
         if not rows:
             return Appended(0, 0, 0, 0)
@@ -105,16 +107,16 @@ class Appender:
         for retention, day in sorted(days):
             leaf = leaf_of(retention, day)
             leaves.append(leaf)
-            if leaf in self._there:
+            if leaf in self._known_leaves:
                 continue
             cursor = await connection.execute("SELECT make_log_partition(%s::smallint, %s::date)", (retention, day))
             if await cursor.fetchone() == (False,):
-                # One made just now is gone again if this transaction fails.
-                self._there.add(leaf)
+                # A partition that this transaction created does not exist if it is rolled back.
+                self._known_leaves.add(leaf)
         return leaves
 
     async def _marked(self, connection: Connection, rows: Sequence[LogRow], first: int) -> Sequence[LogRow]:
-        """ROWS with ``duplicate_of`` set where a line is there already."""
+        """Return ROWS with ``duplicate_of`` set on duplicates of stored rows and of one another."""
         sources = {*map(_source, rows)} & OTHER.keys()
         singles: list[Single] = []
         if HTTP in sources:
@@ -126,40 +128,40 @@ class Appender:
                 for leaf in await self._leaves(connection, window):
                     singles += await _posted(connection, leaf, window)
         if singles:
-            singles = await self._untaken(connection, singles)
+            singles = await self._unpaired(connection, singles)
         if not singles and len(sources) < len(OTHER):
             return rows
         return paired(rows, first, singles)
 
     async def _leaves(self, connection: Connection, window: Window) -> list[str]:
-        """The partitions that can have duplicates of the rows of WINDOW."""
+        """Return the existing partitions that can have duplicates of the rows of WINDOW."""
         classes = {self._retention_of(service) for service in {*map(_service, window.rows)}}
         return await self._existing(connection, {leaf_of(each, day) for each in classes for day in days_in(window)})
 
     async def _existing(self, connection: Connection, leaves: set[str]) -> list[str]:
-        """Those of LEAVES that there are; none is made for rows that may have been."""
-        unknown = leaves - self._there
+        """Return the partitions among LEAVES that exist."""
+        unknown = leaves - self._known_leaves
         if unknown:
-            cursor = await connection.execute(_THERE, (list(unknown),), prepare=True)
-            # Not to be remembered: one of them may be of this transaction.
+            cursor = await connection.execute(_EXISTING, (list(unknown),), prepare=True)
+            # Not cached, since this transaction may have created them.
             unknown = {row[0] async for row in cursor}
-        return sorted(leaves & self._there | unknown)
+        return sorted(leaves & self._known_leaves | unknown)
 
-    async def _untaken(self, connection: Connection, singles: Sequence[Single]) -> list[Single]:
-        """Those of SINGLES that have no duplicate yet: none that came later refers to them."""
+    async def _unpaired(self, connection: Connection, singles: Sequence[Single]) -> list[Single]:
+        """Return those of SINGLES that no stored row is marked as a duplicate of."""
         ids = [single.id for single in singles]
         classes = {self._retention_of(service) for service in {single.service_name for single in singles}}
         times = {single.timestamp + apart for single in singles for apart in (-MAX_DISTANCE, MAX_DISTANCE)}
         days = {time.astimezone(UTC).date().isoformat() for time in times}
-        taken: set[int] = set()
+        referred: set[int] = set()
         for leaf in await self._existing(connection, {leaf_of(each, day) for each in classes for day in days}):
             cursor = await connection.execute(_REFERRED.format(sql.Identifier(leaf)), (ids,))
-            taken |= {row[0] async for row in cursor}
-        return [single for single in singles if single.id not in taken]
+            referred |= {row[0] async for row in cursor}
+        return [single for single in singles if single.id not in referred]
 
 
 async def _short_boots(connection: Connection, rows: Sequence[LogRow]) -> dict[str, str]:
-    """The short ids of the boots of ROWS. They are not kept: a transaction that fails takes new ones back."""
+    """Return the short ids of the boots of ROWS. Not cached, since a rollback removes new ones."""
     boots = {*map(_boot, rows)} - {None}
     if not boots:
         return {}
@@ -172,13 +174,13 @@ async def _short_boots(connection: Connection, rows: Sequence[LogRow]) -> dict[s
 
 
 def _journal_windows(rows: Sequence[LogRow]) -> list[Window]:
-    """The stretches of time of the printed ones among ROWS: one, unless a clock was set or the batch spans days."""
+    """Return the time windows of the printed ones among ROWS: one, unless the clock was set or they span hours."""
     window = whole_window(rows, JOURNAL)
     return [window] if window.until - window.since < _ONE_WINDOW else windows(rows, JOURNAL)[-_WINDOWS:]
 
 
 async def _singles(connection: Connection, statement: sql.SQL, leaf: str, window: Window) -> list[Single]:
-    """Rows of LEAF that may be duplicates of WINDOW's. They may be among a flood, of which only these texts matter."""
+    """Return rows of LEAF that may be duplicates of WINDOW's, selected by message, since others may be many."""
     wanted = {(row.service_name, row.message) for row in window.rows}
     texts, services = list({message for _, message in wanted}), list({service for service, _ in wanted})
     given = (window.since, window.until, services, texts)
@@ -187,7 +189,10 @@ async def _singles(connection: Connection, statement: sql.SQL, leaf: str, window
 
 
 async def _posted(connection: Connection, leaf: str, window: Window) -> list[Single]:
-    """Posted rows of LEAF that may be duplicates of WINDOW's. Mostly there are none, and no text is sent."""
+    """Return posted rows of LEAF that may be duplicates of WINDOW's.
+
+    Usually none of the services has posted, and no messages are sent to the server.
+    """
     services = list({*map(_service, window.rows)})
     cursor = await connection.execute(
         _POSTERS.format(sql.Identifier(leaf)), (window.since, window.until, services), prepare=True
@@ -202,9 +207,9 @@ async def _posted(connection: Connection, leaf: str, window: Window) -> list[Sin
 async def append_with_ids(
     connection: Connection, rows: Sequence[LogRow], ids: Sequence[int], retention_of: RetentionOf
 ) -> None:
-    """Insert ROWS that came long ago, with IDS below those that are given out now; within the caller's transaction.
+    """Insert ROWS of an older store with reserved IDS, below the current ones, within the caller's transaction.
 
-    Followers are not notified: they have read further. Raises psycopg's errors.
+    Followers are not notified, since they have read further. Raises psycopg.Error.
     """
     await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, APPEND_LOCK))
     rows = with_short_ids(rows)
@@ -226,7 +231,7 @@ async def append_with_ids(
 
 
 def _runs(ids: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """Where in IDS those begin and end that follow one another."""
+    """Yield the start and end indexes of the runs of consecutive numbers in IDS."""
     begin = 0
     for number in range(1, len(ids) + 1):
         if number == len(ids) or ids[number] != ids[number - 1] + 1:
@@ -235,7 +240,7 @@ def _runs(ids: Sequence[int]) -> Iterable[tuple[int, int]]:
 
 
 async def _count(connection: Connection, counts: Counts) -> None:
-    """Adds COUNTS to the rollups."""
+    """Add COUNTS to the rollups by minute and by hour."""
     hours: Counts = {}
     for (minute, *rest), entries in counts.items():
         key = (minute[:13] + ":00", *rest)
