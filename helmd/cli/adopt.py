@@ -172,7 +172,7 @@ def _undo(context: Context, dry_run: bool, yes: bool) -> int:
     names = ", ".join(adoption.services)
     output.print_message(f"Giving back {adoption.directory}:")
     output.print_message(f"  - stop {names}, and take them out of the suite")
-    output.print_message(f"  - put back {sum(each.mode is not None for each in adoption.files)} files as they were")
+    output.print_message(f"  - restore {sum(each.mode is not None for each in adoption.files)} files as they were")
     for unit in adoption.units:
         output.print_message(f"  - start {unit}")
     output.print_message("  note: what the services wrote since into their databases and files stays")

@@ -228,7 +228,7 @@ def start_suite(context: Context, names: Sequence[str]) -> int:
             installation.commit(name, version)
         else:
             error = not_healthy(name)
-            installation.take_back(name, version, error)
+            installation.roll_back(name, version, error)
             output.print_message(error.sentence)
             code = code or exits.FAILED
     return code

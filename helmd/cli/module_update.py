@@ -87,7 +87,7 @@ def _ended(context: Context, outcome: "ModuleOutcome", what: str, as_json: bool)
     return exits.OK
 
 
-@click.command("update", short_help="Update a module; what goes wrong takes itself back.")
+@click.command("update", short_help="Update a module; roll back if it fails.")
 @module_argument
 @click.option("--ref", default="", metavar="REF", help="Follow this branch, tag or commit from now on.")
 @_gate_option
@@ -192,7 +192,7 @@ def modules_rollback_command(
     as_json: bool,
     reason: str,
 ) -> int:
-    """Go back to the version of a module that served before. As an update, this takes itself back if it fails.
+    """Go back to the version of a module that served before. As an update, this is rolled back if it fails.
 
     With its code alone, what was written since stays, and must be of use to the older version. With its data, the
     database and the state are as they were when that version ended to serve; what is there now is copied before.
@@ -288,7 +288,7 @@ def _hold(context: Context, name: str, held: bool, reason: str) -> int:
 @click.option("--before-start", is_flag=True, help="Start nothing: put code and data of all where they belong.")
 @click.pass_obj
 def modules_recover_command(context: Context, names: tuple[str, ...], before_start: bool) -> int:
-    """Complete changes of modules that were interrupted, by a crash for example, or take them back.
+    """Complete changes of modules that were interrupted, by a crash for example, or roll them back.
 
     hivematrix-recover.service does so before modules are started, so this is needed only where it could not.
     """
@@ -312,7 +312,7 @@ def modules_recover_command(context: Context, names: tuple[str, ...], before_sta
     return exits.OK
 
 
-@click.command("prune", short_help="Remove data that is kept of changes that were taken back.")
+@click.command("prune", short_help="Remove data that is kept of changes that were rolled back.")
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_names)
 @click.option("--older", type=Duration(), default=0.0, metavar="TIME", help="Only what is kept for so long.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
@@ -323,7 +323,7 @@ def modules_recover_command(context: Context, names: tuple[str, ...], before_sta
 def modules_prune_command(
     context: Context, names: tuple[str, ...], older: float, dry_run: bool, yes: bool, reason: str
 ) -> int:
-    """Remove what users wrote to versions of modules that were taken back, of all modules without a NAME.
+    """Remove what users wrote to versions of modules that were rolled back, of all modules without a NAME.
 
     After 30 days the next change of the module that succeeds does so.
     """

@@ -26,7 +26,7 @@ from helmd.model.errors import HelmError
 
 @click.group("modules", short_help="Install, update and remove modules of the suite.")
 def modules_command() -> None:
-    """Install modules of the suite from their git repositories, update them, and take that back."""
+    """Install modules of the suite from their git repositories, update them, and roll them back."""
 
 
 for _command in (
@@ -127,10 +127,10 @@ def modules_show_command(context: Context, name: str, as_json: bool, **options: 
     try:
         kept = updates_of(context, name).kept()
     except HelmError as error:
-        output.print_message(f"what is kept of changes that were taken back is not known: {error.sentence}")
+        output.print_message(f"what is kept of changes that were rolled back is not known: {error.sentence}")
         return exits.OK
     for each in kept:
-        output.print_line(f"kept of a change that was taken back: {kept_text(each)}")
+        output.print_line(f"kept of a change that was rolled back: {kept_text(each)}")
     if databases := [each.where for each in kept if each.what == "database"]:
         from helmd.cli.postgres import admin_command
 

@@ -233,7 +233,7 @@ def _tree(graph: dict[str, tuple[str, ...]], name: str, indent: str) -> None:
 @click.pass_obj
 @audited("edit")
 def edit_command(context: Context, service: str) -> int:
-    """Edit a drop-in of a service's unit, as "systemctl --user edit" does; "systemctl --user revert" takes it back."""
+    """Edit a drop-in of a service's unit, as "systemctl --user edit" does; "systemctl --user revert" undoes it."""
     (name,) = context.chosen((service,), context.suite_or_installed)
     os.execvp("systemctl", ["systemctl", "--user", "edit", unit_of(name)])
 

@@ -117,7 +117,7 @@ class LockedError(HelmError):
 
 
 class ModuleError(HelmError):
-    """A module could not be installed, built, updated or taken back; what was there before is still there."""
+    """A module could not be installed, built, updated or rolled back; what was there before is still there."""
 
     code = "module"
 

@@ -229,7 +229,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     ),
     "module": ProblemKind(
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        "a module could not be installed, built, updated or taken back; what was there before is still there",
+        "a module could not be installed, built, updated or rolled back; what was there before is still there",
         "The text names the step that failed and why; helmctl modules show says what there is now.",
     ),
     "module_record": ProblemKind(

@@ -89,7 +89,7 @@ def exchange_tree(place: Path, copy: Path, aside: Path) -> bool:
         fsync_directory(place.parent)
         fsync_directory(copy.parent)
     except OSError as problem:
-        raise SnapshotError(f"{place} can't be put back: {problem.strerror} ({problem.filename})") from None
+        raise SnapshotError(f"{place} can't be restored: {problem.strerror} ({problem.filename})") from None
     return True
 
 

@@ -135,7 +135,7 @@ def copy_database(admin: str, name: str, copy: str) -> None:
         connection.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(words[0]))
 
 
-def put_back_copy(admin: str, name: str, copy: str) -> None:
+def restore_copy(admin: str, name: str, copy: str) -> None:
     """Replace the database NAME by COPY, if that exists. Raises ClusterError.
 
     They are renamed in one transaction, so that a database NAME always exists.

@@ -54,7 +54,7 @@ def module_routes(modules: Modules) -> tuple[Route, ...]:
             f"{one}/update",
             modules.update,
             Role.ADMIN,
-            "Updates a module, as a job that takes itself back",
+            "Updates a module, as a job that is rolled back if it fails",
             recent_login=True,
             request=UpdateModuleBody,
             reply=accepted,

@@ -1,4 +1,4 @@
-"""Copies of a service's database on a real PostgreSQL: equal in what matters, and put back after any interruption."""
+"""Copies of a service's database on a real PostgreSQL: equal in what matters, and restored after any interruption."""
 
 import threading
 import time
@@ -173,7 +173,7 @@ def test_putting_back_can_be_repeated_and_a_missing_copy_is_said(cluster: Cluste
     assert rows(cluster) == 1000
 
 
-def test_a_database_that_a_migration_has_removed_is_put_back(cluster: Cluster, admin: str) -> None:
+def test_a_database_that_a_migration_has_removed_is_restored(cluster: Cluster, admin: str) -> None:
     close_database(admin, NAME)
     clone_database(admin, NAME, COPY)
     drop_database(admin, NAME)

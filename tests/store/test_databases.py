@@ -26,7 +26,7 @@ from helmd.operations.configuration.databases import (
 from helmd.postgres.activity import database_use
 from helmd.postgres.cluster import ClusterError
 from helmd.postgres.external import server_of
-from helmd.postgres.roles import copy_database, put_back_copy
+from helmd.postgres.roles import copy_database, restore_copy
 from helmd.postgres.uris import external_dsn
 from tests.store.conftest import Cluster
 
@@ -217,7 +217,7 @@ def test_a_database_goes_back_to_its_copy(suite: tuple[Registry, Settings], plac
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("create table notes (body text)")
     assert notes("kept") == ["kept"]
-    put_back_copy(settings.suite_database, "stall", "stall_before")
+    restore_copy(settings.suite_database, "stall", "stall_before")
     for _ in range(2):
         copy_database(settings.suite_database, "stall", "stall_before")
     assert notes("changed since") == ["changed since", "kept"]
@@ -230,7 +230,7 @@ def test_a_database_goes_back_to_its_copy(suite: tuple[Registry, Settings], plac
         with psycopg.connect(uri), pytest.raises(ClusterError, match="is being accessed by other users"):
             copy_database(settings.suite_database, "stall", "stall_before_that")
         for _ in range(2):
-            put_back_copy(settings.suite_database, "stall", "stall_before")
+            restore_copy(settings.suite_database, "stall", "stall_before")
             assert notes() == ["kept"]
         assert admin.execute(query).fetchall() == [stall]
     with pytest.raises(ClusterError, match="there is no database 'elsewhere'"):

@@ -156,7 +156,7 @@ async def test_a_list_may_be_ahead_of_the_feed(database: Database, tmp_path: Pat
                 await proxy.open()
                 await served.append(rows(2, text="new"))
                 assert await events.messages(2) == ["new 0", "new 1"]
-            # One that the store can't have given: it was put back to an earlier state.
+            # One that the store can't have given: it was restored to an earlier state.
             async with streaming(served, since=seen + 1000) as events:
                 await served.append(rows(1, text="after"))
                 assert await events.messages(1) == ["after 0"]

@@ -95,7 +95,7 @@ async def test_statuses_of_removed_services_are_deleted(database: Database) -> N
         await eventually(lambda: counted(database, "SELECT count(*) FROM service_status") == 3)
         recorder.keep_only(["core", "codex"])
         await eventually(lambda: counted(database, "SELECT count(*) FROM service_status") == 2)
-        # As of a store that was put back, or of a transaction that was rolled back.
+        # As of a store that was restored, or of a transaction that was rolled back.
         columns = "service_name, status, last_checked"
         inserted = f"INSERT INTO service_status ({columns}) VALUES ('old', 'running', now()) RETURNING service_name"
         assert database.query(inserted) == [("old",)]

@@ -56,7 +56,7 @@ async def saved(writer: Connection) -> list[LogView]:
     return await every_view(writer)
 
 
-async def test_views_are_put_back_once(database: Database, writer: Connection, tmp_path: Path) -> None:
+async def test_views_are_restored_once(database: Database, writer: Connection, tmp_path: Path) -> None:
     before = await saved(writer)
     file = tmp_path / "log-views.json"
     file.write_bytes(await asyncio.to_thread(views_as_file, database.store))

@@ -47,17 +47,17 @@ def free(box: Sandbox) -> int:
     return int(box.shell(f"df --block-size=1M --output=avail {PLACE} | tail -n 1").out)
 
 
-def test_an_update_that_fills_the_disk_is_taken_back(small: Sandbox) -> None:
+def test_an_update_that_fills_the_disk_is_rolled_back(small: Sandbox) -> None:
     before, space = state(small), free(small)
     commit(small, {**good("full"), "migrate.py": MIGRATE + FILL})
     code, said = update(small)
-    assert code == 1 and "taken back at its migration" in said and "No space left on device" in said, said
+    assert code == 1 and "rolled back at its migration" in said and "No space left on device" in said, said
     assert state(small) == before and free(small) > space - 10, (space, said)
 
     # What a version has written that ran is kept, and said with what removes it.
     commit(small, {**good("full"), "run.py": run_file("full", 500, FILLS_AND_RUNS)})
     code, said = update(small)
-    assert code == 1 and "taken back at watching it: an asset of its page: HTTP 500" in said, said
+    assert code == 1 and "rolled back at watching it: an asset of its page: HTTP 500" in said, said
     assert f"what was written meanwhile is kept: {PLACE}/failed/" in said, said
     assert state(small) == before and free(small) < space - 50
     shown = small.helmctl("modules", "show", NAME).out

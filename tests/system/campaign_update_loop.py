@@ -94,7 +94,7 @@ def test_nobody_notices_updates_of_another_module(machine: Sandbox) -> None:
     machine.write(PLACE, LOAD)
     machine.shell(f"rm -f /tmp/load.end {RESULT}; systemd-run --user --quiet --collect --unit=load python3 {PLACE} "
                   + " ".join(OTHERS))  # fmt: skip
-    before, began, ended = others(machine), time.monotonic(), {"good": 0, "taken back": 0}
+    before, began, ended = others(machine), time.monotonic(), {"good": 0, "rolled back": 0}
     bad = (
         {"migrate.py": MIGRATE + DROPS + "sys.exit('no such column')\n"},
         {"run.py": run_file("bad", 500), "migrate.py": MIGRATE + DROPS},
@@ -112,7 +112,7 @@ def test_nobody_notices_updates_of_another_module(machine: Sandbox) -> None:
                 assert state(machine) == kept, done.text
             else:
                 assert ask(machine, "/version") == f"loop{number}"
-            ended["taken back" if broken else "good"] += 1
+            ended["rolled back" if broken else "good"] += 1
     finally:
         machine.shell("touch /tmp/load.end")
     seconds = time.monotonic() - began

@@ -79,7 +79,7 @@ print(job, failed[1] if failed else "")
 
 
 def cancelled(box: Sandbox, route: str, body: object, step: ChangeStep, steps: tuple[ChangeStep, ...], at: str) -> str:
-    """Begin a change with its state in AT over the API, cancel it as STEP begins; where it was taken back."""
+    """Begin a change with its state in AT over the API, cancel it as STEP begins; where it was rolled back."""
     box.shell(f"rm -f {at}/intent.ndjson")
     box.write("/home/hive/cancel.py", CANCEL)
     words = ("python3", "/home/hive/cancel.py", f"{at}/intent.ndjson", SOCKET, route, json.dumps(body), step)
@@ -91,10 +91,10 @@ def cancelled(box: Sandbox, route: str, body: object, step: ChangeStep, steps: t
     return where
 
 
-def taken_back(box: Sandbox, step: str, where: str) -> None:
+def rolled_back(box: Sandbox, step: str, where: str) -> None:
     (newest, *_) = json.loads(box.helmctl("modules", "history", NAME, "--json").out)
     assert "it was cancelled" in newest["sentence"] and not newest["succeeded"]
-    print(f"cancelled as {step} begins: taken back at {where}; {newest['downtime']:.1f} s without the module")
+    print(f"cancelled as {step} begins: rolled back at {where}; {newest['downtime']:.1f} s without the module")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_cancelled_at_each_step_the_old_version_serves(machine: Sandbox, step: C
     where = cancelled(machine, f"{NAME}/update", {}, step, FORWARD, STATE)
     ended(machine)
     assert state(machine) == before
-    taken_back(machine, step, where)
+    rolled_back(machine, step, where)
 
 
 @pytest.mark.parametrize("step", ROLLBACK)
@@ -145,7 +145,7 @@ def test_a_rollback_cancelled_at_each_step_leaves_the_newer_version(newer: Sandb
     where = cancelled(newer, f"{NAME}/rollback", {"with_data": True}, step, ROLLBACK, STATE)
     ended(newer)
     assert state(newer) == before
-    taken_back(newer, step, where)
+    rolled_back(newer, step, where)
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def test_an_installation_cancelled_at_each_step_leaves_nothing(machine: Sandbox,
     try:
         with not_installed(machine, f"install-cancelled-{step}") as check:
             where = cancelled(machine, "install", {"source": SOURCE}, step, INSTALL, PLACE)
-            print(f"installation cancelled as {step} begins: taken back at {where}")
+            print(f"installation cancelled as {step} begins: rolled back at {where}")
             check()
     finally:
         machine.write(SETTINGS, before)

@@ -1,6 +1,6 @@
 """The dashboard in a real browser, for tests of its pages: who is logged in, what the console says, axe, screenshots.
 
-One browser for all pages. Each role logs in once; then its session's cookie is put back.
+One browser for all pages. Each role logs in once; then its session's cookie is restored.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A module with a database, uploads and keys is updated, taken back, rolled back, killed in between, and removed."""
+"""Updates of a module with a database, uploads and keys: good, failed and killed ones, rollbacks, and its removal."""
 
 import json
 import re
@@ -134,21 +134,21 @@ def update(box: Sandbox, *words: str) -> tuple[int, str]:
 
 BROKEN = "import sys; sys.exit('it can not work')\n"
 FAILING = {
-    "does not start": ({"run.py": BROKEN}, "taken back at its start: ", "it can not work"),
-    "asset": ({"run.py": run_file("two", 500)}, "taken back at watching it: an asset of its page: HTTP 500", ""),
+    "does not start": ({"run.py": BROKEN}, "rolled back at its start: ", "it can not work"),
+    "asset": ({"run.py": run_file("two", 500)}, "rolled back at watching it: an asset of its page: HTTP 500", ""),
     "migration": (
         {"migrate.py": MIGRATE + DROPS + "sys.exit('no such column')\n"},
-        "taken back at its migration: python migrate.py of desk failed: no such column",
+        "rolled back at its migration: python migrate.py of desk failed: no such column",
         "",
     ),
     "table": (
         {"migrate.py": MIGRATE + DROPS, "run.py": run_file("two", 500, "pathlib.Path('uploads/late').write_text('x')")},
-        "taken back at watching it: an asset of its page: HTTP 500",
+        "rolled back at watching it: an asset of its page: HTTP 500",
         f"what was written meanwhile is kept: {PLACE}/failed/",
     ),
     "requirements": (
         {"requirements.txt": "--no-index\nno-such-package==1\n"},
-        "taken back at building it: its packages could not be installed",
+        "rolled back at building it: its packages could not be installed",
         "nothing of it was stopped or changed",
     ),
 }  # fmt: skip
@@ -221,7 +221,7 @@ def ended(box: Sandbox) -> None:
     until(lambda: not box.shell("systemctl --user list-units --quiet --plain 'helm-guard-desk-*'").out, 60)
 
 
-def test_killed_in_its_migration_it_is_taken_back_before_it_is_started(machine: Sandbox) -> None:
+def test_killed_in_its_migration_it_is_rolled_back_before_it_is_started(machine: Sandbox) -> None:
     before = state(machine)
     commit(machine, {**good("three"), "migrate.py": MIGRATE + DROPS + "time.sleep(600)\n"})
     begun(machine, "data")
@@ -242,7 +242,7 @@ def test_killed_in_its_migration_it_is_taken_back_before_it_is_started(machine: 
     assert state(machine) == before
     assert "Nothing was interrupted." in machine.helmctl("modules", "recover").text
     history = json.loads(machine.helmctl("modules", "history", NAME, "--json").out)
-    assert "taken back at its migration: it was interrupted" in history[0]["sentence"]
+    assert "rolled back at its migration: it was interrupted" in history[0]["sentence"]
 
 
 def test_killed_while_it_is_watched_it_goes_back_at_once_and_rows_are_kept(machine: Sandbox) -> None:
@@ -279,7 +279,7 @@ def test_of_two_updates_one_waits_and_the_other_is_cancelled(machine: Sandbox) -
     machine.helmctl("jobs", "cancel", reply["job"]["id"])
     # The second one begins as soon as the first has ended, with the data from before it.
     until(
-        lambda: "taken back at its migration: it was cancelled" in machine.helmctl("modules", "history", NAME).out, 60
+        lambda: "rolled back at its migration: it was cancelled" in machine.helmctl("modules", "history", NAME).out, 60
     )
     copies = f"ls {PLACE}/shared/uploads {PLACE}/snapshots/2*/uploads"
     until(lambda: machine.shell(copies, check=False).out.count("photo") == 2, 60)

@@ -114,7 +114,7 @@ def test_modules(page: Dashboard) -> None:
     for change, name in (
         ("rollback", "modules.js: Roll ${name} back"),
         ("hold", "modules.js: Hold ${name}"),
-        ("unhold", "modules.js: Let ${name} go"),
+        ("unhold", "modules.js: Unhold ${name}"),
         ("remove", "modules.js: Remove ${name}"),
     ):
         plant(page, {"text": change, "change": change, "name": "nosuch"})

@@ -168,7 +168,7 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     found = browser.texts(".helm-figure")
     assert any(last[:12] in each and "v1, up to date" in each for each in found), found
     assert dashboard.complaints() == []
-    # Kept from being started, since a change can't be taken back: each page says why, and what to do.
+    # Kept from being started, since a change can't be rolled back: each page says why, and what to do.
     place, unit = f"/home/hive/.local/state/hivematrix/modules/{NAME}", f"hivematrix-{NAME}.service"
     demo.write(f"{place}/intent.ndjson", "0badc0de {}\n0badc0de {}\n")
     try:

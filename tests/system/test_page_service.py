@@ -163,7 +163,7 @@ def test_reload_is_refused_with_the_reason(pages: Dashboard, noisy: Sandbox) -> 
     assert pages.browser.run("return document.querySelector('[data-verb=reload]').disabled") is True
 
 
-def test_settings_are_changed_and_taken_back(pages: Dashboard, noisy: Sandbox) -> None:
+def test_settings_are_changed_and_changed_back(pages: Dashboard, noisy: Sandbox) -> None:
     pages.open("service/noisy?tab=settings")
     browser, before = pages.browser, noisy("cat", TOML).out
     clean(pages, "service-settings")
@@ -209,9 +209,9 @@ def test_settings_are_changed_and_taken_back(pages: Dashboard, noisy: Sandbox) -
     assert "TasksMax=77" in noisy("systemctl", "--user", "cat", "hivematrix-noisy").out
     press(pages, "Undo", "dialog")
     browser.until_there("dialog[open] .helm-diff")
-    pages.readable("service.js: Take back the change of ${this.service}")
+    pages.readable("service.js: Undo the change of ${this.service}")
     confirm(pages)
-    assert "Taken back" in ended(pages)
+    assert "Undone" in ended(pages)
     assert noisy("cat", TOML).out == before
     assert "TasksMax=50" in noisy("systemctl", "--user", "cat", "hivematrix-noisy").out
     press(pages, "Close", "dialog")

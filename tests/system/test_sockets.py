@@ -20,7 +20,7 @@ HEALTH = "curl -s --max-time 30 -o /dev/null -w %{http_code}"
 
 @pytest.fixture
 def settings(demo: Sandbox) -> Iterator[str]:
-    """The text of helm.toml, which is put back afterwards."""
+    """The text of helm.toml, which is restored afterwards."""
     text = demo("cat", SETTINGS).out
     try:
         yield text

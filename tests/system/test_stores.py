@@ -46,7 +46,7 @@ def server(demo: Sandbox) -> Iterator[str]:
 
 @pytest.fixture
 def settings(demo: Sandbox) -> Iterator[str]:
-    """The contents of helm.toml, put back at the end."""
+    """The contents of helm.toml, restored at the end."""
     before = demo("cat", SETTINGS).out
     yield before
     demo.write(SETTINGS, before)

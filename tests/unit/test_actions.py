@@ -66,7 +66,7 @@ def test_every_action_has_a_plan_and_an_undo_or_the_reason_why_none() -> None:
     for name, actions in found.items():
         for keys in actions:
             assert "plan" in keys, f"{name}: an action without a plan: {keys}"
-            # What takes an action back is named by its label; users' are joined to one another by "back".
+            # The inverse of an action is named by its label; users' are joined to one another by "back".
             assert keys & {"undo", "back", "label"}, f"{name}: an action that says nothing of its undo: {keys}"
 
 

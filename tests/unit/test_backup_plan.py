@@ -130,10 +130,10 @@ def test_what_a_restore_does() -> None:
     planned = plan_restore(MANIFEST, HERE, replace=False)
     assert planned.faults == ()
     assert planned.steps == (
-        "put back configuration and secrets of hive on desk",
-        "keycloak: unpack the release, and put back what its admin has added",
-        "core: put back ~/core as it was, make its virtual environment again with 0 packages",
-        "codex: clone https://example.org/codex at aaaaaaaaaaaa, put back its state",
+        "restore configuration and secrets of hive on desk",
+        "keycloak: unpack the release, and restore what its admin has added",
+        "core: restore ~/core as it was, make its virtual environment again with 0 packages",
+        "codex: clone https://example.org/codex at aaaaaaaaaaaa, restore its state",
         "ticker: nothing; its directory ~/ticker is not in the archive",
         "set up the account: PostgreSQL, units, Helm",
         "restore the database codex: 1 table, 3 rows; and compare them",

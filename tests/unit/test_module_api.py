@@ -140,7 +140,7 @@ async def test_what_can_not_be_done_begins_no_job(method: str, path: str, body: 
     assert (status, engine.submitted) == (code, []), reply
 
 
-async def test_a_module_is_held_and_let_go() -> None:
+async def test_a_module_is_held_and_unheld() -> None:
     records = Records()
     assert await ask(Engine(), "POST", "/api/modules/codex/hold", {"reason": "the fair"}, records)
     assert records.held

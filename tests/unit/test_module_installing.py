@@ -13,7 +13,7 @@ from helmd.model.modules.transaction import INSTALL
 from helmd.modules.intent_log import IntentLog
 from helmd.modules.records import read_record, write_record
 from helmd.operations.modules import install_steps, made
-from helmd.operations.modules.engine import TakenBackError
+from helmd.operations.modules.engine import RolledBackError
 from helmd.operations.modules.install import WantedModule, installed_already
 from helmd.operations.modules.install_steps import InstallSteps
 from helmd.operations.modules.planned import entry_file
@@ -80,7 +80,7 @@ def test_it_ends_as_nothing_or_whole(gone: Desk, monkeypatch: pytest.MonkeyPatch
         broken.setattr(InstallSteps, f"_do_{step}", dies)
         if isinstance(error, Killed):
             broken.setattr(IntentLog, "note", nothing)
-        with pytest.raises(TakenBackError if how == "failed" else type(error)):
+        with pytest.raises(RolledBackError if how == "failed" else type(error)):
             install(gone)
     assert len(gone.machine.guards) == 1
     if how == "at boot":
@@ -89,7 +89,7 @@ def test_it_ends_as_nothing_or_whole(gone: Desk, monkeypatch: pytest.MonkeyPatch
     gone.recovered()
     assert left(gone) == [] and not gone.machine.running
     if step != "preflight":
-        assert "the install of desk was taken back at" in gone.record.history[-1].sentence
+        assert "the install of desk was rolled back at" in gone.record.history[-1].sentence
     wanted = WantedModule("desk", git_source_of(str(gone.repository), files=True))
     assert installed_already(gone.layout, gone.settings, wanted) == ""
     assert install(gone) and gone.state()["instance/log"] == "migrated\n" and gone.machine.running
@@ -112,11 +112,11 @@ def test_interrupted_before_it_has_a_record_it_can_be_installed(gone: Desk, monk
     assert install(gone) and gone.machine.running
 
 
-def test_data_of_an_earlier_installation_is_put_back(gone: Desk) -> None:
+def test_data_of_an_earlier_installation_is_restored(gone: Desk) -> None:
     (gone.places.shared / "instance").mkdir(parents=True)
     (gone.places.shared / "instance/uploads").write_text("a user's")
     gone.commit({"migrate.sh": "rm instance/uploads; exit 1\n"})
-    with pytest.raises(TakenBackError, match=r"the install of desk was taken back at its migration.*not part of the"):
+    with pytest.raises(RolledBackError, match=r"the install of desk was rolled back at its migration.*not part of the"):
         install(gone)
     assert (gone.places.shared / "instance/uploads").read_text() == "a user's"
     assert not entry_file(gone.layout, "desk").exists()
@@ -132,7 +132,7 @@ def test_a_role_that_was_there_before_stays(gone: Desk, monkeypatch: pytest.Monk
     monkeypatch.setattr(made, "drop_database", lambda admin, name: dropped.append(f"database {name}"))
     monkeypatch.setattr(made, "drop_role", lambda admin, name: dropped.append(f"role {name}"))
     monkeypatch.setattr(install_steps, "migrate_module", failing("no server"))
-    with pytest.raises(TakenBackError, match="taken back at its migration: no server"):
+    with pytest.raises(RolledBackError, match="rolled back at its migration: no server"):
         install(gone)
     assert dropped == ["database desk"] + ([] if there else ["role desk"])
 

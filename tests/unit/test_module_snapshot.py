@@ -1,4 +1,4 @@
-"""Copies of a module's shared files: equal, also in modes, links, times and holes; put back after any interruption."""
+"""Copies of a module's shared files: equal, also in modes, links, times and holes; restored after any interruption."""
 
 import hashlib
 import os
@@ -101,7 +101,7 @@ def test_a_directory_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", ["before", "after the first rename", "after"])
-def test_it_is_put_back_after_an_interruption(tmp_path: Path, stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_restored_after_an_interruption(tmp_path: Path, stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shared, copy, aside = made(tmp_path / "shared"), tmp_path / "snapshots/one", tmp_path / "failed/one"
     before = described(shared)
     copy_tree(shared, copy)

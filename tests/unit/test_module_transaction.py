@@ -32,7 +32,7 @@ from helmd.model.modules.transaction import (
     undo_of,
 )
 from helmd.modules.intent_log import INTENT_FILE, IntentLog
-from helmd.operations.modules.engine import StuckError, TakenBackError, carry_out, recover
+from helmd.operations.modules.engine import RolledBackError, StuckError, carry_out, recover
 
 BEFORE, AFTER_ID = "20261128T100000Z-aaaaaaaaaaaa", "20261128T221502Z-bbbbbbbbbbbb"
 
@@ -103,7 +103,7 @@ class Model:
         return {}
 
     def describe(self, intent: Intent) -> HelmError:
-        return TakenBackError(failure_sentence(intent, Kept(), None))
+        return RolledBackError(failure_sentence(intent, Kept(), None))
 
     def _preflight(self, intent: Intent) -> None:
         pass
@@ -245,18 +245,18 @@ def test_killed_at_each_step_it_ends_in_old_or_new(tmp_path: Path, when: str, st
 
 @pytest.mark.parametrize("change", ["update", "rollback-code", "rollback-data"])
 @pytest.mark.parametrize("step", FORWARD)
-def test_a_step_that_fails_is_taken_back_and_named(tmp_path: Path, step: ChangeStep, change: ModuleChange) -> None:
+def test_a_step_that_fails_is_rolled_back_and_named(tmp_path: Path, step: ChangeStep, change: ModuleChange) -> None:
     if step not in steps_of(change):
         return
     world = World()
-    with pytest.raises(TakenBackError, match="the disk is full"):
+    with pytest.raises(RolledBackError, match="the disk is full"):
         carry_out(begun(tmp_path, change), Model(world, dies("before", step, HelmError("the disk is full"))), silent)
     assert world.consistent == "old"
     assert BEFORE in world.versions and AFTER_ID not in world.versions
 
 
 @pytest.mark.parametrize("step", FORWARD)
-def test_a_cancellation_is_taken_back_and_stays_one(tmp_path: Path, step: str) -> None:
+def test_a_cancellation_is_rolled_back_and_stays_one(tmp_path: Path, step: str) -> None:
     world = World()
     with pytest.raises(KeyboardInterrupt):
         carry_out(begun(tmp_path), Model(world, dies("after", step, KeyboardInterrupt())), silent)
@@ -297,7 +297,7 @@ def test_going_back_is_killed_too_and_goes_on(tmp_path: Path, step: str, when: s
 
 
 @pytest.mark.parametrize("step", FORWARD)
-def test_at_boot_data_and_code_are_put_back_and_the_rest_follows(tmp_path: Path, step: str) -> None:
+def test_at_boot_data_and_code_are_restored_and_the_rest_follows(tmp_path: Path, step: str) -> None:
     world = World()
     with pytest.raises(Killed):
         carry_out(begun(tmp_path), KilledModel(world, dies("after", step, Killed())), silent)
@@ -321,14 +321,14 @@ def test_what_was_written_meanwhile_stays(tmp_path: Path) -> None:
             world.rows, world.files = "new rows and a user's", "new files and a user's"
             raise HelmError("HTTP 500")
 
-    with pytest.raises(TakenBackError):
+    with pytest.raises(RolledBackError):
         carry_out(begun(tmp_path), Model(world, written), silent)
     assert world.consistent == "old"
     assert (world.aside, world.files_aside) == ("new rows and a user's", "new files and a user's")
 
 
 @pytest.mark.parametrize("step", ["database", "shared", "record", "unit"])
-def test_nothing_is_started_on_what_could_not_be_put_back(tmp_path: Path, step: str) -> None:
+def test_nothing_is_started_on_what_could_not_be_restored(tmp_path: Path, step: str) -> None:
     world = World()
     traps = {("before", "gate"): HelmError("HTTP 500"), ("before", f"undo {step}"): HelmError("PostgreSQL is away")}
 
@@ -351,7 +351,7 @@ def test_an_old_version_that_is_not_well_either_is_said_and_not_stuck(tmp_path: 
         if error := traps.pop((when, where), None):
             raise error
 
-    with pytest.raises(TakenBackError):
+    with pytest.raises(RolledBackError):
         carry_out(begun(tmp_path), Model(world, trap), silent)
     log = IntentLog.found(tmp_path)
     assert log is not None and log.intent.ended and log.intent.undone["gate"] == {"trouble": "it is unhealthy"}
@@ -368,7 +368,7 @@ def test_the_disk_is_full_of_all_things(tmp_path: Path, monkeypatch: pytest.Monk
         if (when, where) == ("after", "data"):
             monkeypatch.setattr(log, "write", full)
 
-    with pytest.raises(TakenBackError):
+    with pytest.raises(RolledBackError):
         carry_out(log, Model(world, trap), silent)
     assert world.consistent == "old"
 
@@ -479,7 +479,7 @@ def test_the_sentence_says_which_step_and_why_and_what_is_kept() -> None:
     assert intent is not None
     sentence = failure_sentence(intent, Kept("codex_failed_x", "/m/failed", rows=3), 4.25)
     assert sentence == (
-        "the update of codex was taken back at watching it: the page was answered by HTTP 500;"
+        "the update of codex was rolled back at watching it: the page was answered by HTTP 500;"
         f" {BEFORE} is in place again, with its data, after 4.2 s without the module;"
         " what was written meanwhile is kept: the database codex_failed_x and /m/failed;"
         " to read it: helmctl modules show codex"

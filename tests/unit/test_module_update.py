@@ -36,7 +36,7 @@ from helmd.operations.lifecycle.steps import Step
 from helmd.operations.modules import data, hold, made, migrate, remove, surroundings, update
 from helmd.operations.modules.build import BuildOptions, ModuleBuild
 from helmd.operations.modules.data import RESERVE, ModuleData
-from helmd.operations.modules.engine import TakenBackError
+from helmd.operations.modules.engine import RolledBackError
 from helmd.operations.modules.guard import guard_properties
 from helmd.operations.modules.hold import hold_module
 from helmd.operations.modules.planned import entry_file, place_entry
@@ -221,7 +221,7 @@ def test_an_update_serves_the_new_commit_with_the_same_state(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("before", ["", "MINE=1\n"])
-def test_what_was_made_for_a_version_that_is_taken_back_is_removed(
+def test_what_was_made_for_a_version_that_is_rolled_back_is_removed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     """The next update would find a database that is half migrated."""
@@ -242,7 +242,7 @@ def test_what_was_made_for_a_version_that_is_taken_back_is_removed(
     declared = DECLARED.replace("port = 5099", 'port = 5099\ndatabase = true\nsecrets = ["TOKEN"]')
     seen = desk.layout.home / "seen"
     desk.commit({"hivematrix.toml": declared, "migrate.sh": f"cp {secrets} {seen}; exit 1\n"})
-    with pytest.raises(TakenBackError, match="taken back at its migration"):
+    with pytest.raises(RolledBackError, match="rolled back at its migration"):
         desk.updates().update()
     assert "DATABASE_URL=" in seen.read_text() and "TOKEN=" in seen.read_text()
     assert dropped == ["database desk", "role desk"]
@@ -317,7 +317,7 @@ def test_a_pending_change_of_the_configuration_is_no_difference_of_the_versions(
     unit, tree = plan.obstacles
     assert unit.startswith("hivematrix-desk.service is not as its configuration says. See: helmctl diff desk")
     assert tree.startswith("files of the version that serves were changed: run.py.")
-    with pytest.raises(TakenBackError, match="is not as its configuration says"):
+    with pytest.raises(RolledBackError, match="is not as its configuration says"):
         desk.updates().update()
 
 
@@ -427,11 +427,11 @@ def is_cancelled(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("breaks", "why"),
     [
-        (fails_at_start, "taken back at its start: it exited with code 1"),
-        (fails_at_the_gate, "taken back at watching it: an asset of its page: HTTP 500"),
-        (fails_in_its_migration, "taken back at its migration: /bin/sh migrate.sh of desk failed: half done"),
-        (fails_while_it_is_built, "taken back at building it: its programs could not be compiled"),
-        (is_cancelled, "taken back at watching it: it was cancelled"),
+        (fails_at_start, "rolled back at its start: it exited with code 1"),
+        (fails_at_the_gate, "rolled back at watching it: an asset of its page: HTTP 500"),
+        (fails_in_its_migration, "rolled back at its migration: /bin/sh migrate.sh of desk failed: half done"),
+        (fails_while_it_is_built, "rolled back at building it: its programs could not be compiled"),
+        (is_cancelled, "rolled back at watching it: it was cancelled"),
     ],
 )
 def test_what_fails_leaves_the_old_version_with_its_data(desk: Desk, breaks: Callable[[Desk], None], why: str) -> None:
@@ -439,7 +439,7 @@ def test_what_fails_leaves_the_old_version_with_its_data(desk: Desk, breaks: Cal
     breaks(desk)
     with pytest.raises(BaseException) as caught:
         desk.updates().update()
-    assert isinstance(caught.value, KeyboardInterrupt if breaks is is_cancelled else TakenBackError)
+    assert isinstance(caught.value, KeyboardInterrupt if breaks is is_cancelled else RolledBackError)
     assert desk.state() == state and desk.serves == old == desk.record.commit
     assert desk.machine.running and not interrupted(desk.layout)
     entry = desk.record.history[-1]
@@ -470,7 +470,7 @@ def test_what_was_written_to_a_failed_version_is_removed_after_a_month(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails_at_the_gate(desk)
-    with pytest.raises(TakenBackError):
+    with pytest.raises(RolledBackError):
         desk.updates().update()
     (kept,) = desk.updates().kept()
     assert kept.size == sum(each.stat().st_size for each in Path(kept.where).rglob("*") if each.is_file())
@@ -497,7 +497,7 @@ def test_space_is_kept_for_going_back(desk: Desk) -> None:
 
     desk.start = start
     desk.commit({"run.py": "print('two')\n"})
-    with pytest.raises(TakenBackError):
+    with pytest.raises(RolledBackError):
         desk.updates().update()
     assert sizes[0] >= RESERVE and sizes[1] == 0
     assert desk.updates().update().changed and not desk.places.reserve.exists()
@@ -586,7 +586,7 @@ def test_a_rollback_that_fails_stays_with_the_newer_one(desk: Desk) -> None:
             raise ModuleError("its health check fails")
 
     desk.gate = gate
-    with pytest.raises(TakenBackError, match="the rollback of desk was taken back at watching it"):
+    with pytest.raises(RolledBackError, match="the rollback of desk was rolled back at watching it"):
         desk.updates().rollback(with_data=True)
     assert desk.serves == second and desk.state() == state
 
@@ -603,7 +603,7 @@ def test_what_is_held_or_changed_is_left_alone(desk: Desk, monkeypatch: pytest.M
     with locked(desk.places.lock, "x"), pytest.raises(LockedError, match="desk is being changed"):
         hold_module(desk.layout, "desk", True, "", "hive")
     (desk.places.version(desk.record.active) / "run.py").write_text("print('repaired')\n")
-    with pytest.raises(TakenBackError, match=r"files of the version that serves were changed: run\.py"):
+    with pytest.raises(RolledBackError, match=r"files of the version that serves were changed: run\.py"):
         desk.updates().update()
     assert desk.serves == old and not desk.machine.starts and desk.machine.running
     assert desk.updates().update(discard=True).changed
@@ -620,7 +620,7 @@ def test_another_revision_is_followed_from_then_on_unless_it_fails(desk: Desk) -
     desk.git("checkout", "--quiet", "-b", "next")
     fails_at_start(desk)
     desk.git("checkout", "--quiet", "main")
-    with pytest.raises(TakenBackError):
+    with pytest.raises(RolledBackError):
         desk.updates().update("next")
     assert desk.record.ref == ""
     desk.start = lambda version: None
@@ -632,7 +632,7 @@ def test_another_revision_is_followed_from_then_on_unless_it_fails(desk: Desk) -
 def test_the_disk_is_looked_at_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.commit({"run.py": "print('two')\n"})
     monkeypatch.setattr("helmd.operations.modules.data.size_below", lambda place: 1 << 60)
-    with pytest.raises(TakenBackError, match="MB free, and the update needs"):
+    with pytest.raises(RolledBackError, match="MB free, and the update needs"):
         desk.updates().update()
     assert not desk.machine.starts and len(desk.record.versions) == 1
 
@@ -709,17 +709,17 @@ def test_two_changes_of_one_module_wait_for_one_another(desk: Desk) -> None:
     )
 
 
-def test_what_can_not_be_put_back_at_boot_is_not_started(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_not_be_restored_at_boot_is_not_started(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     IntentLog.begun(desk.places.state, "update", "desk", desk.record.active, {"ran": True}).write("enter", "stop")
     with monkeypatch.context() as away:
         away.setattr(ModuleSteps, "_undo_halt", failing("PostgreSQL is away"))
         (error,) = recover_at_boot(desk.layout, desk.settings, desk.machine, desk.options)  # type: ignore[arg-type]
-    assert "desk can't go back to" in error.sentence
+    assert "desk can't be rolled back to" in error.sentence
     # What was away may be there once the machine has booted.
     assert len(desk.machine.guards) == 1
     words = [str(TOP / "packaging/libexec/prestart"), f"blocked={desk.places.start_block}"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=WITHIN, check=False)
-    assert done.returncode == 1 and "desk is not started: desk can't go back to" in done.stderr
+    assert done.returncode == 1 and "desk is not started: desk can't be rolled back to" in done.stderr
     assert "PostgreSQL is away. Once that is corrected, run: helmctl modules recover" in done.stderr
     (found,) = doctor_suite.modules(DoctorContext(desk.layout))
     assert found.verdict == "bad" and "is not started until" in found.sentence

@@ -25,7 +25,7 @@ class ModuleVersionBody:
 
     id: str = field(metadata=described("unique for the module", example="20261128T221502Z-0123456789ab"))
     commit: str = field(metadata=described("the commit that it was made of"))
-    state: VersionState = field(metadata=described("kept: it served before; failed: not built, or taken back"))
+    state: VersionState = field(metadata=described("kept: it served before; failed: not built, or rolled back"))
     made_at: datetime = field(metadata=described("when it was made"))
     detail: str = field(metadata=described("why it failed; else empty", example=""))
 

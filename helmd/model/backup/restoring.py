@@ -73,7 +73,7 @@ def _steps(manifest: Manifest, found: RestoreConditions, replace: bool) -> list[
         steps.append("go on with the restore of this archive that was interrupted")
     elif replace and found.living:
         steps.append("make a backup of the suite that is here, stop it, and move it aside")
-    steps.append(f"put back configuration and secrets of {manifest.account} on {manifest.host}")
+    steps.append(f"restore configuration and secrets of {manifest.account} on {manifest.host}")
     steps += [_step(service) for service in manifest.services]
     steps.append("set up the account: PostgreSQL, units, Helm")
     for facts in manifest.databases:
@@ -90,16 +90,16 @@ def _step(service: ServiceRef) -> str:
     if service.saved == "nothing":
         return f"{service.name}: nothing; its directory {service.path} is not in the archive"
     if service.type == "keycloak" and service.saved == "shared":
-        return f"{service.name}: unpack the release, and put back what its admin has added"
+        return f"{service.name}: unpack the release, and restore what its admin has added"
     environment = ""
     if service.environment is not None:
         packages = counted(len(service.environment.packages), "package")
         environment = f", make its virtual environment again with {packages}"
     if service.saved == "whole":
-        return f"{service.name}: put back {service.path} as it was{environment}"
+        return f"{service.name}: restore {service.path} as it was{environment}"
     if service.remote and service.commit:
-        return f"{service.name}: clone {service.remote} at {service.commit[:12]}, put back its state{environment}"
-    return f"{service.name}: put back its state in {service.path}{environment}"
+        return f"{service.name}: clone {service.remote} at {service.commit[:12]}, restore its state{environment}"
+    return f"{service.name}: restore its state in {service.path}{environment}"
 
 
 def _holder_of_port(manifest: Manifest, port: int) -> str:

@@ -111,7 +111,7 @@ MODULE_SETTINGS = (
         "duration",
         "60s",
         "How long a new version of a module is watched before an update is final. Until then, a restart, a failed "
-        "health check, a page that is not answered as before, or more errors than before take the update back.",
+        "health check, a page that is not answered as before, or more errors than before roll the update back.",
     ),
 )
 """Of Helm itself."""

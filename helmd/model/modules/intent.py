@@ -14,8 +14,8 @@ from typing import Literal, get_args
 from helmd.model.errors import HelmError
 
 IntentEvent = Literal["begin", "enter", "done", "failed", "back", "committed", "ended"]
-"""``begin``: the change and its facts. ``enter`` and ``done``: a step. ``failed``: why it goes back. ``back``: a step
-of the rollback is done. ``committed``: from here on it goes forward only. ``ended``: nothing is left to be done."""
+"""``begin``: the change and its facts. ``enter`` and ``done``: a step. ``failed``: why it is rolled back. ``back``: a
+step of the rollback is done. ``committed``: it can only be completed. ``ended``: nothing is left to be done."""
 
 ModuleChange = Literal["install", "update", "rollback-code", "rollback-data", "remove"]
 Direction = Literal["nothing", "forward", "back"]

@@ -120,7 +120,7 @@ def failure_sentence(intent: Intent, kept: Kept, seconds_down: float | None) -> 
     what = change_words(intent.change)
     failed = step_words(intent.failed_step) if intent.failed_step else "an interruption"
     reason = f": {intent.reason}" if intent.reason else ""
-    parts = [f"the {what} of {intent.module} was taken back at {failed}{reason}"]
+    parts = [f"the {what} of {intent.module} was rolled back at {failed}{reason}"]
     if "stop" not in intent.entered:
         parts.append("nothing of it was stopped or changed")
     elif intent.before:

@@ -28,7 +28,7 @@ HELM_UNITS = (STORE_CLUSTER_UNIT, JOURNAL_UNIT, HELMD_UNIT)
 BACKUP_UNIT, BACKUP_TIMER = "helmd-backup.service", "helmd-backup.timer"
 """What makes a backup, and what starts that by its schedule."""
 RECOVER_UNIT = "hivematrix-recover.service"
-"""What completes or takes back changes of modules that were interrupted, before a module starts."""
+"""The unit that completes or rolls back interrupted changes of modules, before a module starts."""
 UNIT_CHECKS = ("audit", "doctor")
 """What `check_unit` can run: the security audit, and the checks of ``helmctl doctor``."""
 NO_SCHEDULE = "never"

@@ -115,14 +115,14 @@ def _drift(change: Change) -> Iterator[Finding]:
 
 
 def modules(context: DoctorContext) -> list[Finding]:
-    """Check whether changes of modules were interrupted and could not be completed or taken back by themselves."""
+    """Check whether changes of modules were interrupted and could not be completed or rolled back automatically."""
     found = []
     for name in interrupted_modules(context.layout):
         places, fix = context.layout.module(name), f"helmctl modules recover {name}"
         with suppress(LockedError), locked(places.lock, f"{name} is being changed"):
             sentence = f"a change of {name} was interrupted"
             if places.start_block.exists():
-                sentence += ", and it is not started until that is completed or taken back"
+                sentence += ", and it is not started until that is completed or rolled back"
             found.append(bad(sentence, f"{fix}; what it says is to be corrected first"))
     return found or [ok("no change of one was interrupted")]
 

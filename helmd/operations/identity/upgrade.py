@@ -27,7 +27,7 @@ from helmd.operations.configuration.load import load_suite
 from helmd.operations.configuration.registry_file import set_in_registry
 from helmd.operations.identity.server import KeycloakUnit, Report, keycloak_unit, stop_server
 from helmd.postgres.cluster import KEYCLOAK_ROLE
-from helmd.postgres.roles import copy_database, put_back_copy
+from helmd.postgres.roles import copy_database, restore_copy
 from helmd.systemd.bus import Manager
 
 COPY = f"{KEYCLOAK_ROLE}_before_upgrade"
@@ -211,7 +211,7 @@ def go_back_if_interrupted(layout: Layout, settings: Settings, manager: Manager,
         write_atomically(layout.registry_file, back.text)
     elif keycloak.service.path != back.path:
         set_in_registry(layout, settings, keycloak.service.name, "path", back.path)
-    put_back_copy(administration(load_suite(layout, settings), layout, settings), KEYCLOAK_ROLE, COPY)
+    restore_copy(administration(load_suite(layout, settings), layout, settings), KEYCLOAK_ROLE, COPY)
     _install(layout, settings, manager)
     layout.keycloak_upgrade.unlink()
     await_health(keycloak_unit(load_suite(layout, settings)), manager)

@@ -377,7 +377,7 @@ def undo_adoption(layout: Layout, manager: Manager, notify: Said) -> Adoption:
             _leave_suite(adoption, target, layout, manager, notify)
         replaced = layout.state / f"adoption-replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         for number, kept in enumerate(adoption.files):
-            _put_back(kept, layout.adoption / _KEPT / str(number), replaced)
+            _restore_file(kept, layout.adoption / _KEPT / str(number), replaced)
         for each in adoption.absent:
             with suppress(OSError):
                 os.rmdir(each)
@@ -415,7 +415,7 @@ def _leave_suite(adoption: Adoption, target: Path, layout: Layout, manager: Mana
     notify(f"removed {counted(sum(change.kind == 'orphan' for change in done), 'unit')}")
 
 
-def _put_back(kept: CheckoutFile, place: Path, replaced: Path) -> None:
+def _restore_file(kept: CheckoutFile, place: Path, replaced: Path) -> None:
     """Restore a file; a different present content is moved to REPLACED."""
     path = Path(kept.directory, kept.name)
     content = None if kept.mode is None else place.read_bytes()
@@ -434,7 +434,7 @@ def _put_back(kept: CheckoutFile, place: Path, replaced: Path) -> None:
             return
     except OSError as problem:
         raise AdoptionError(
-            f"{path} can't be put back: {explained(problem)}", hint=f"What it had is in {place}; then run this again."
+            f"{path} can't be restored: {explained(problem)}", hint=f"What it had is in {place}; then run this again."
         ) from None
     assert content is not None and kept.mode is not None
     write_below(Path(kept.directory), kept.name, content, kept.mode)

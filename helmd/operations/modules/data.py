@@ -151,7 +151,7 @@ class ModuleData:
         rows = rows_changed(self.administration, self.database) if self.database else None
         return {"rows": rows, "files": tree_stamp(self.places.shared)}
 
-    def put_back_version(self, intent: Intent, stamp: str) -> None:
+    def restore_version(self, intent: Intent, stamp: str) -> None:
         """Restore the copies that were made at STAMP, which are kept. The present data has been copied before."""
         snapshot = self.places.snapshot(stamp)
         if not snapshot.is_dir():

@@ -29,7 +29,7 @@ _AFTER_DATA: frozenset[UndoStep] = frozenset({"start", "gate"})
 """Rollback steps whose failure changes nothing about data and code: both are the old ones by then."""
 
 
-class TakenBackError(HelmError):
+class RolledBackError(HelmError):
     """A change of a module failed, and was rolled back."""
 
 
@@ -54,8 +54,10 @@ class Surroundings(Protocol):
 
 
 def carry_out(log: IntentLog, outside: Surroundings, report: ReportChange) -> Intent:
-    """Carry out the change that LOG has begun. Raises TakenBackError once it is rolled back, StuckError if it can't be,
-    and what interrupted it (KeyboardInterrupt), also once it is rolled back.
+    """Carry out the change that LOG has begun; return its completed intent.
+
+    Raises RolledBackError if a step failed and the change was rolled back, KeyboardInterrupt if it was interrupted and
+    rolled back, and StuckError if it could be neither completed nor rolled back.
     """
     step: ChangeStep | None = None
     try:
@@ -70,7 +72,7 @@ def carry_out(log: IntentLog, outside: Surroundings, report: ReportChange) -> In
         if not log.intent.committed:
             with unsignalled():
                 log.note("failed", step or "", reason=reason_of(error))
-                take_back(log, outside, report)
+                roll_back(log, outside, report)
                 if not isinstance(error, Exception):
                     raise
                 raise outside.describe(log.intent) from error
@@ -87,14 +89,14 @@ def complete(log: IntentLog, outside: Surroundings, report: ReportChange) -> Non
             outside.after(step, log.intent)
         except (HelmError, OSError) as error:
             raise StuckError(
-                f"the new version of {log.intent.module} serves, but not all of the old one was cleared away:"
+                f"the new version of {log.intent.module} serves, but not all of the old one was removed:"
                 f" {reason_of(error)}",
                 hint="Run: helmctl modules recover",
             ) from error
     log.note("ended", outcome="committed")
 
 
-def take_back(log: IntentLog, outside: Surroundings, report: ReportChange, only_data: bool = False) -> None:
+def roll_back(log: IntentLog, outside: Surroundings, report: ReportChange, only_data: bool = False) -> None:
     """Roll back. With ONLY_DATA, code and data are restored and nothing is started; a later call does the rest.
 
     Raises StuckError when the data or the code can't be restored: then nothing was started on them.
@@ -104,12 +106,12 @@ def take_back(log: IntentLog, outside: Surroundings, report: ReportChange, only_
             return
         facts: Facts = {}
         try:
-            report(step, "going back")
+            report(step, "rolling back")
             facts = outside.undo(step, log.intent)
         except (HelmError, OSError) as error:
             if step not in _AFTER_DATA:
                 raise StuckError(
-                    f"{log.intent.module} can't go back to {log.intent.before or 'what it was'} at {step}:"
+                    f"{log.intent.module} can't be rolled back to {log.intent.before or 'its former state'} at {step}:"
                     f" {reason_of(error)}",
                     hint="Once that is corrected, run: helmctl modules recover",
                 ) from error
@@ -129,7 +131,7 @@ def recover(log: IntentLog, outside: Surroundings, report: ReportChange, only_da
         else:
             if not log.intent.reason:
                 log.note("failed", _interrupted_in(log.intent), reason="it was interrupted")
-            take_back(log, outside, report, only_data)
+            roll_back(log, outside, report, only_data)
     return True
 
 

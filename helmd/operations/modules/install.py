@@ -172,8 +172,8 @@ class Installation:
         built = [each for each in record.versions if each.state == "built"] if record else []
         return built[-1] if built else None
 
-    def take_back(self, name: str, version: Version, error: HelmError) -> None:
-        """Undo the installation of a module that failed."""
+    def roll_back(self, name: str, version: Version, error: HelmError) -> None:
+        """Roll back the installation of a module that failed."""
         places = self.layout.module(name)
         remove_entry(self.layout, name)
         try:

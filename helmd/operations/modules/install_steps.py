@@ -13,7 +13,7 @@ from helmd.model.modules.record import HistoryEntry
 from helmd.modules.records import write_record
 from helmd.modules.snapshot import remove_tree
 from helmd.operations.configuration.effective import load_effective
-from helmd.operations.modules.engine import TakenBackError
+from helmd.operations.modules.engine import RolledBackError
 from helmd.operations.modules.install import migrate_module
 from helmd.operations.modules.made import what_is_made
 from helmd.operations.modules.planned import remove_entry, version_path
@@ -39,7 +39,7 @@ class InstallSteps(ModuleSteps):
     def describe(self, intent: Intent) -> HelmError:
         error = super().describe(intent)
         hint = error.hint or f"Its log: helmctl logs {self.name}; what was built is kept until the next success."
-        return TakenBackError(error.sentence, hint=hint, lines=error.lines)
+        return RolledBackError(error.sentence, hint=hint, lines=error.lines)
 
     # Forward.
 

@@ -29,7 +29,7 @@ from helmd.operations.lifecycle.driver import Driver
 from helmd.operations.lifecycle.steps import Options, Step
 from helmd.operations.modules.build import BuildOptions, Candidate, ModuleBuild, tidy
 from helmd.operations.modules.data import ModuleData, kept_of, seconds_down, stamp_of
-from helmd.operations.modules.engine import TakenBackError
+from helmd.operations.modules.engine import RolledBackError
 from helmd.operations.modules.kept import FAILED_DATA_SECONDS, remove_kept
 from helmd.operations.modules.made import remove_made, what_is_made
 from helmd.operations.modules.migrate import run_for_module
@@ -101,7 +101,7 @@ class ModuleSteps:
         ]
         if trouble:
             sentence += f"; but it is not well: {trouble[0]}"
-        return TakenBackError(sentence, hint=self._hint, lines=self._lines)
+        return RolledBackError(sentence, hint=self._hint, lines=self._lines)
 
     # What is planned.
 
@@ -232,7 +232,7 @@ class ModuleSteps:
 
     def _do_data(self, intent: Intent) -> Facts:
         if intent.change == "rollback-data":
-            self._data(intent).put_back_version(intent, str(intent.given["stamp"]))
+            self._data(intent).restore_version(intent, str(intent.given["stamp"]))
         if intent.change != "update":
             return {}
         suite, registry = load_effective(self.layout), self.planned(intent.after)

@@ -212,7 +212,7 @@ class ModuleUpdates:
 
         PLANNED is the commit of the plan that was confirmed: another one is refused.
 
-        Raises TakenBackError, StuckError, and HelmError if nothing was begun.
+        Raises RolledBackError, StuckError, and HelmError if nothing was begun.
         """
         with self.locked():
             self.recover()
@@ -243,7 +243,7 @@ class ModuleUpdates:
     def install(self, source: GitSource, ref: str, start: bool) -> ModuleOutcome:
         """Install the module, or roll that back. Without START it is not started.
 
-        Raises TakenBackError, StuckError, and HelmError if nothing was begun.
+        Raises RolledBackError, StuckError, and HelmError if nothing was begun.
         """
         with self.locked(new=True):
             self.recover()
@@ -330,7 +330,7 @@ class ModuleUpdates:
         )
 
     def _report(self, step: str, what: str) -> None:
-        sentence = step_words(step) if what == "begun" else f"going back: {step}"
+        sentence = step_words(step) if what == "begun" else f"rolling back: {step}"
         self.step(Step(self.name, "in_progress", sentence))
 
     def _change(self, change: ChangeKind, record: ModuleRecord, steps: ModuleSteps, facts: Facts) -> ModuleOutcome:

@@ -69,8 +69,8 @@ async def every_view(connection: Connection) -> list[LogView]:
 
 
 async def put_views(connection: Connection, views: Iterable[LogView]) -> None:
-    """Put back VIEWS, but for those whose owners have one with their name. Raises StoreError."""
-    with store_errors("saved views can't be put back"):
+    """Restore VIEWS, but for those whose owners have one with their name. Raises StoreError."""
+    with store_errors("saved views can't be restored"):
         for view in views:
             await connection.execute(
                 "INSERT INTO log_views (owner, name, shared, query, columns, last, start_time, end_time, changed_at)"

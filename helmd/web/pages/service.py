@@ -67,7 +67,7 @@ class Responses:
 
 @dataclass(frozen=True, slots=True)
 class ActionButton:
-    """What can be done with the service now. ``refusal`` says why not, as a sentence; ``undo`` takes it back."""
+    """An action on the service. ``refusal`` is why it can't be done now, a sentence; ``undo`` its inverse action."""
 
     action: str
     label: str

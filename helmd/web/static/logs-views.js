@@ -154,7 +154,7 @@ export class Views {
     if (await this.change("removed", "DELETE", `views/${view.id}`)) {
       const { name, shared, query, columns, last, start_time, end_time } = view;
       const body = { name, shared, query, columns, last, start_time, end_time };
-      toast(`The view ${name} was removed.`, { glyph: "check", tone: "ok", actions: [["Undo", () => this.change("put back", "POST", "views", body)]] });
+      toast(`The view ${name} was removed.`, { glyph: "check", tone: "ok", actions: [["Undo", () => this.change("restored", "POST", "views", body)]] });
     }
   }
 }

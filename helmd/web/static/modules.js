@@ -38,7 +38,7 @@ function install(body) {
     warning: "It runs as a service of the suite: install what you trust. Other services go on meanwhile.",
     submit: ({ reason }) => api("POST", "api/modules/install", { ...body, reason }),
     ended: () => `${what} is installed and healthy`,
-    undo: "To take it back, remove it: its database and its files go with it.",
+    undo: "To undo this, remove it: its database and its files go with it.",
   }).then(() => {
     refresh("modules");
     refresh("available");
@@ -157,19 +157,19 @@ const CHANGES = {
     fields: [DATA, REASON],
     submit: ({ data, reason }) => api("POST", `${url}/rollback`, { with_data: data === "back", reason }),
     ended: () => `${name} is rolled back`,
-    undo: "To take it back, update it again. Data that was put back stays as it is.",
+    undo: "To undo this, update it again. Data that was restored stays as it is.",
   }),
   hold: (name, url, isUndo = false) => ({
     title: `Hold ${name}`,
     confirm: "Hold",
-    plan: async () => [`${name} is not updated until it is let go.`],
+    plan: async () => [`${name} is not updated until it is unheld.`],
     submit: ({ reason }) => api("POST", `${url}/hold`, { held: true, reason }),
     ended: () => `${name} is held`,
     undo: isUndo ? null : { ...CHANGES.unhold(name, url, true), label: "Undo" },
   }),
   unhold: (name, url, isUndo = false) => ({
-    title: `Let ${name} go`,
-    confirm: "Let go",
+    title: `Unhold ${name}`,
+    confirm: "Unhold",
     plan: async () => [`${name} can be updated again.`],
     submit: ({ reason }) => api("POST", `${url}/hold`, { held: false, reason }),
     ended: () => `${name} can be updated`,
@@ -233,7 +233,7 @@ document.addEventListener("click", (event) => {
       fields: [],
       submit: () => api("POST", "api/module-checks", {}),
       ended: () => "The modules were looked at",
-      undo: "There is nothing to take back: only what is known of updates is new.",
+      undo: "There is nothing to undo: only what is known of updates is new.",
     }).then(() => refresh("modules"));
   }
 });

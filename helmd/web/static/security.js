@@ -28,7 +28,7 @@ const withdrawal = (id, sentence, label = "Withdraw") => ({
     return ended;
   },
   ended: () => `Counts again: ${sentence}.`,
-  undo: label === "Undo" ? null : "To take it back, accept it again, with a reason and a date.",
+  undo: label === "Undo" ? null : "To undo this, accept it again, with a reason and a date.",
 });
 
 function accept(id, sentence) {

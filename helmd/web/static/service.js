@@ -250,7 +250,7 @@ class Settings {
   async refreshEtag() {
     const now = await fetch(`${HOME}api/services/${this.service}/config`, { headers: { Accept: "application/json" } }).catch(() => null);
     if (!now?.ok) {
-      throw new Problem(now?.status ?? 0, { detail: "the settings can't be read, so nothing was taken back", hint: "Try again when Helm answers." });
+      throw new Problem(now?.status ?? 0, { detail: "the settings can't be read, so nothing was undone", hint: "Try again when Helm answers." });
     }
     this.etag = now.headers.get("ETag") ?? this.etag;
   }
@@ -337,8 +337,8 @@ class Settings {
     const why = `undo: ${reason}`.slice(0, 500);
     return {
       label: "Undo",
-      title: `Take back the change of ${this.service}`,
-      confirm: "Take it back",
+      title: `Undo the change of ${this.service}`,
+      confirm: "Undo",
       fields: [],
       plan: async () => {
         await this.refreshEtag();
@@ -347,7 +347,7 @@ class Settings {
         return stepsOf(this.service, plan, mode && this.mode);
       },
       submit: () => (edits ? this.apply(back, why, mode && this.mode) : this.switchMode(this.mode, why)),
-      ended: () => "Taken back",
+      ended: () => "Undone",
     };
   }
 }

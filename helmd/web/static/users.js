@@ -141,7 +141,7 @@ function groups(user, own) {
     undo: {
       label: "Undo",
       title: `Groups of ${user.name} as before`,
-      confirm: "Take it back",
+      confirm: "Undo",
       plan: async () => [`Groups: ${before.map(groupName).join(", ") || "none"}`],
       submit: ({ reason }) => put(before, reason),
       ended: () => `${user.name} is in the groups as before`,
@@ -173,7 +173,7 @@ function edit(user, { email, first, last, verified }) {
     undo: {
       label: "Undo",
       title: `${user.name} as before`,
-      confirm: "Take it back",
+      confirm: "Undo",
       plan: async () => Object.entries(before).map(([name, value]) => `${name}: ${value === "" ? "empty" : value}`),
       submit: ({ reason }) => put(before, reason),
       ended: () => `${user.name} is as before`,
@@ -294,7 +294,7 @@ document.querySelector("[data-user-new]").addEventListener("click", async () => 
         reason: values.reason,
       }),
     ended: (made) => withPassword(made, `${made.user.username} was created, with a password for the first login`),
-    undo: "To take it back, delete the account: it is open now.",
+    undo: "To undo this, delete the account: it is open now.",
   });
   if (reply) {
     const url = new URL(location.href);
@@ -372,7 +372,7 @@ document.addEventListener("click", async (event) => {
     undo:
       verb === "logout"
         ? "Sessions that have ended can't be restored; the users log in again."
-        : `To take it back, ${verb === "disable" ? "enable" : "disable"} them: they are still selected.`,
+        : `To undo this, ${verb === "disable" ? "enable" : "disable"} them: they are still selected.`,
   });
 });
 
