@@ -28,11 +28,11 @@ PROGRESS_INTERVAL = 10.0
 """Seconds without an event after which, and then at which interval, a step in progress is reported."""
 
 RECENT_LINES = 50
-"""In how many of a starting service's last lines its health check's own line is looked for."""
+"""Number of a starting service's last lines in which a line of its health check is searched for."""
 LINE_SHOWN = 400
-"""How many characters of that line are shown."""
+"""Maximum number of characters shown of that line."""
 LAST_SHOWN = 100
-"""How many characters of another line are shown."""
+"""Maximum number of characters shown of another line."""
 
 STEP_MARKS = {
     "in_progress": ("…", "cyan"),
@@ -60,13 +60,13 @@ class StepPrinter:
         if self._quiet and not step.bad:
             return
         took = f" ({step.seconds:.2f} s)" if step.seconds else ""
-        self._say(step.kind, f"{step.service}: {step.sentence}{took}")
+        self._print(step.kind, f"{step.service}: {step.sentence}{took}")
         for line in step.lines:
             output.print_message(f"    | {line}")
         if step.hint:
             output.print_message(f"    {step.hint}")
 
-    def _say(self, kind: str, sentence: str) -> None:
+    def _print(self, kind: str, sentence: str) -> None:
         mark, colour = STEP_MARKS[kind]
         output.print_message(output.Painted(mark, colour), f" {sentence}")
 
@@ -82,12 +82,12 @@ class StepPrinter:
                 lines = [line.message for line in last_lines(unit_of(name), RECENT_LINES, time.time() - waited)]
                 # What its health check says comes before what it printed after that.
                 said = next((line for line in reversed(lines) if line.startswith(NOT_YET)), "")
-                ended = f", its last line: {last_shown(lines[-1])}" if lines else ""
+                ended = f", its last line: {shorten_line(lines[-1])}" if lines else ""
                 last = f": {said[:LINE_SHOWN]}" if said else ended
-                self._say("in_progress", f"{name}: {waited:.0f} s so far{last}")
+                self._print("in_progress", f"{name}: {waited:.0f} s so far{last}")
 
-    def waiting(self, wait: Callable[[float], list[Finished]], until: float) -> list[Finished]:
-        """Call WAIT in intervals, and print progress in between."""
+    def wait(self, wait: Callable[[float], list[Finished]], until: float) -> list[Finished]:
+        """Call WAIT with times until UNTIL (`time.monotonic`), and print progress in between; return its result."""
         while True:
             finished = wait(min(until, time.monotonic() + PROGRESS_INTERVAL))
             if finished or time.monotonic() >= until:
@@ -95,12 +95,12 @@ class StepPrinter:
             self.print_progress()
 
 
-def last_shown(line: str) -> str:
-    """A last line as progress shows it."""
+def shorten_line(line: str) -> str:
+    """Return LINE, shortened to LAST_SHOWN characters."""
     return line if len(line) <= LAST_SHOWN else f"{line[: LAST_SHOWN - 1].rstrip()}…"
 
 
-def _common(command: Any) -> Any:
+def _common_options(command: Any) -> Any:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON on stdout."),
         click.option("-q", "--quiet", is_flag=True, help="Print only failures."),
@@ -115,7 +115,7 @@ def _common(command: Any) -> Any:
     return command
 
 
-def _starting(command: Any) -> Any:
+def _start_options(command: Any) -> Any:
     command = click.option("-f", "--follow", is_flag=True, help="Then follow the log.")(command)
     command = click.option("--no-deps", is_flag=True, help="Leave the services that it needs alone.")(command)
     return click.option("--mode", type=click.Choice(MODES), help="Switch to this mode first.")(command)
@@ -123,8 +123,8 @@ def _starting(command: Any) -> Any:
 
 @click.command("start", short_help="Start services and what they need, in order.")
 @some_services_argument
-@_starting
-@_common
+@_start_options
+@_common_options
 @click.pass_obj
 def start_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Start services and what they need, in order, each once the one before is healthy."""
@@ -133,8 +133,8 @@ def start_command(context: Context, services: tuple[str, ...], **options: Any) -
 
 @click.command("restart", short_help="Restart services, each until it is healthy.")
 @some_services_argument
-@_starting
-@_common
+@_start_options
+@_common_options
 @click.pass_obj
 def restart_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Restart services, one after another, each until it is healthy."""
@@ -143,8 +143,8 @@ def restart_command(context: Context, services: tuple[str, ...], **options: Any)
 
 @click.command("try-restart", short_help="Restart services that are active.")
 @some_services_argument
-@_starting
-@_common
+@_start_options
+@_common_options
 @click.pass_obj
 def try_restart_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Restart those of the services that are active, as systemctl try-restart does; leave the others alone."""
@@ -158,7 +158,7 @@ def try_restart_command(context: Context, services: tuple[str, ...], **options: 
 
 @click.command("stop", short_help="Stop services, dependents first.")
 @some_services_argument
-@_common
+@_common_options
 @click.pass_obj
 def stop_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Stop services, those that depend on others first."""
@@ -167,7 +167,7 @@ def stop_command(context: Context, services: tuple[str, ...], **options: Any) ->
 
 @click.command("reload", short_help="Make services reread their configuration.")
 @some_services_argument
-@_common
+@_common_options
 @click.pass_obj
 def reload_command(context: Context, services: tuple[str, ...], **options: Any) -> int:
     """Make services reread their configuration, if their units have an ExecReload=."""
@@ -175,8 +175,8 @@ def reload_command(context: Context, services: tuple[str, ...], **options: Any) 
 
 
 @click.command("up", short_help="Apply the configuration, start the suite.")
-@_starting
-@_common
+@_start_options
+@_common_options
 @click.pass_obj
 def up_command(context: Context, **options: Any) -> int:
     """Apply the configuration and start the whole suite; with --mode, restart what runs in another one."""
@@ -184,7 +184,7 @@ def up_command(context: Context, **options: Any) -> int:
 
 
 @click.command("down")
-@_common
+@_common_options
 @click.pass_obj
 def down_command(context: Context, **options: Any) -> int:
     """Stop the whole suite, in reverse order. Helm itself keeps running and storing logs."""
@@ -199,9 +199,10 @@ def operate(
     whole: bool = False,
     schedules: bool = False,
 ) -> int:
-    """Do VERB to SERVICES; WHOLE for the suite, with its units applied first.
+    """Carry out VERB (start, stop, restart, reload) for SERVICES; return the exit status.
 
-    With SCHEDULES, and for all services, that of a service with a schedule is begun or ended, instead of a run.
+    WHOLE: for the suite, whose units are applied first. With SCHEDULES, or for all services, the timer of a service
+    with a schedule is started or stopped, instead of the service.
     """
     schedules = schedules or "all" in services
     registry = context.suite_or_installed
@@ -213,25 +214,25 @@ def operate(
     if options["dry_run"]:
         for name, what in control.dry_run(registry, names, verb, not no_deps, schedules).items():
             output.print_line(f"{name}: {what}")
-        _say_effect(registry, names, verb)
+        _print_effect(registry, names, verb)
         return exits.OK
     if verb == "stop" and not options["quiet"]:
-        _say_effect(registry, names, verb)
+        _print_effect(registry, names, verb)
     switched: Sequence[str] = ()
     if verb in ("start", "restart"):
         ours = [name for name in names if name in context.suite]
         _recover_modules(context, ours)
         if verb == "start" and options.get("mode"):
             switched = _running_in_another_mode(context, ours, options["mode"], whole)
-        _bring_units_in_line(context, ours, verb, options.get("mode"), not no_deps, whole)
+        _apply_units(context, ours, verb, options.get("mode"), not no_deps, whole)
     refused = _refused(context, registry, verb, names, options) if verb in ("start", "restart") else {}
     how = Options(not options["no_block"], not no_deps, options["timeout"], refused, schedules)
     report = OperationResult(())
     if switched:
-        report = _drive(context, registry, "restart", switched, how, options["quiet"], options["reason"])
+        report = _run_operation(context, registry, "restart", switched, how, options["quiet"], options["reason"])
     if report.good:
         begun = report.steps
-        report = _drive(context, registry, verb, names, how, options["quiet"], options["reason"])
+        report = _run_operation(context, registry, verb, names, how, options["quiet"], options["reason"])
         report = OperationResult((*begun, *report.steps))
     if verb == "start" and whole and report.good:
         mark_target(context.manager)
@@ -247,13 +248,13 @@ def operate(
     return exits.OK if report.good else exits.exit_of(cause.code if cause else "failed")
 
 
-def _say_effect(registry: Registry, names: Sequence[str], verb: str) -> None:
+def _print_effect(registry: Registry, names: Sequence[str], verb: str) -> None:
     if text := effect_text(verb, names, registry):
         output.print_message(f"note: {text}")
 
 
 def _recover_modules(context: Context, names: Sequence[str]) -> None:
-    """Go on with changes of modules among NAMES that were interrupted. One that goes on is left alone."""
+    """Recover interrupted changes of the modules among NAMES; changes in progress are skipped."""
     found = [name for name in names if context.layout.module(name).intent.exists()]
     if not found:
         return
@@ -262,7 +263,7 @@ def _recover_modules(context: Context, names: Sequence[str]) -> None:
 
     chosen = [name for name in interrupted(context.layout) if name in found]
     if len(names) > 1:
-        # The unit of one that can't be recovered refuses to start; the others start all the same.
+        # The unit of a module that can't be recovered refuses to start; the others are started.
         recover_each(context, chosen)
     else:
         recover_modules(context, chosen)
@@ -271,7 +272,7 @@ def _recover_modules(context: Context, names: Sequence[str]) -> None:
 def _refused(
     context: Context, registry: Registry, verb: str, names: Sequence[str], options: dict[str, Any]
 ) -> dict[str, str]:
-    """Services that can't be started as they are configured, with the reason."""
+    """Return the services that can't be started as they are configured, with the reason for each."""
     from helmd.model.suite.effective import service_of_fault
     from helmd.operations.configuration.load import path_faults
 
@@ -289,7 +290,7 @@ def _refused(
 
 
 def _without_disabled(context: Context, registry: Registry, names: Sequence[str]) -> tuple[str, ...]:
-    """NAMES without those that the admin took out of the suite; they are still started for one that needs them."""
+    """Return NAMES without disabled services; these are only started as dependencies of others."""
     kept = []
     for name in names:
         service = registry[name]
@@ -300,7 +301,7 @@ def _without_disabled(context: Context, registry: Registry, names: Sequence[str]
     return tuple(kept)
 
 
-def _drive(
+def _run_operation(
     context: Context, registry: Registry, verb: str, names: Sequence[str], options: Options, quiet: bool, reason: str
 ) -> OperationResult:
     verbs = {"start": control.start, "stop": control.stop, "restart": control.restart, "reload": control.reload}
@@ -315,19 +316,19 @@ def _drive(
 
         driver = Driver(
             context.manager,
-            lambda until: printer.waiting(signals.wait, until),
+            lambda until: printer.wait(signals.wait, until),
             report,
             partial(changed_since, context.layout),
         )
         try:
             return driver.run(verbs[verb](registry, names, options))
         except KeyboardInterrupt:
-            output.print_message("Interrupted. Jobs that systemd has begun go on; see: helmctl status")
+            output.print_message("Interrupted. systemd continues jobs that it has begun; see: helmctl status")
             raise
 
 
 def _running_in_another_mode(context: Context, names: Sequence[str], mode: Mode, whole: bool) -> Sequence[str]:
-    """Services that run in another mode than MODE, to be restarted. Raises UsageError for one, unless WHOLE."""
+    """Return the services that run in another mode than MODE. Raises UsageError if there is one, unless WHOLE."""
     from helmd.model.errors import UsageError
     from helmd.systemd.installed import installed_mode
 
@@ -342,10 +343,13 @@ def _running_in_another_mode(context: Context, names: Sequence[str], mode: Mode,
     return found
 
 
-def _bring_units_in_line(
+def _apply_units(
     context: Context, names: Sequence[str], verb: str, mode: Mode | None, with_dependencies: bool, whole: bool
 ) -> None:
-    """Installs units that are missing, and with a mode those that are to change; says when others have changed."""
+    """Install missing units; if WHOLE, all that have changed; with MODE, those of NAMES in this mode.
+
+    Otherwise only print a note if units have changed. Raises as `apply`.
+    """
     touched = control.to_start(context.suite, names, with_dependencies) if verb == "start" else tuple(names)
     ours = [name for name in touched if not context.suite[name].external and name not in context.effective.refused]
     missing = [name for name in ours if not _installed(context, name)]
@@ -353,12 +357,12 @@ def _bring_units_in_line(
         if _changed_since_applied(context, ours):
             output.print_message("note: the configuration has changed since it was applied; see helmctl diff")
         return
-    from helmd.operations.configuration.apply import apply, changes, concerning
+    from helmd.operations.configuration.apply import apply, changes, changes_for
 
     modes: dict[str, Mode] = dict.fromkeys((name for name in names if name in ours), mode) if mode else {}
     found = changes(context.suite, context.layout, context.settings, modes, context.effective.refused)
     units = {unit_of(name) for name in (*missing, *modes)}
-    wanted = found if whole else concerning(found, units)
+    wanted = found if whole else changes_for(found, units)
     applied = apply(wanted, context.suite, context.layout, context.settings, context.manager)
     for change in applied.done:
         output.print_message(f"{change.unit}: {change.done}")
@@ -372,7 +376,7 @@ def _installed(context: Context, name: str) -> bool:
 
 
 def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
-    """Whether a configuration file is newer than a unit; only then is rendering worth its time."""
+    """Return whether units of NAMES differ from the configuration. They are only rendered if a file of it is newer."""
     from helmd.operations.configuration.load import registry_sources
 
     sources, _ = registry_sources(context.layout)
@@ -388,7 +392,7 @@ def _changed_since_applied(context: Context, names: Sequence[str]) -> bool:
 
 
 def _recorder(context: Context, verb: str, reason: str) -> Callable[[Step], None]:
-    """What records a step: in the journal if something was done, and in the job's directory if this is a job."""
+    """Return a function that records steps: changes in the journal, and each step in the job's directory, if any."""
     job = current_job()
     by, origin, about = person(), origin_here(), ""
     if job is not None:
@@ -399,7 +403,7 @@ def _recorder(context: Context, verb: str, reason: str) -> Callable[[Step], None
         if job is not None:
             job.step(step)
         if step.kind == "in_progress":
-            # What makes the record is loaded while systemd works. Imported here: most commands change nothing.
+            # Imported here, while systemd is working, so that the import takes no extra time.
             import_module("helmd.journal.actions")
         if step.kind in ("done", "failed", "killed", "queued"):
             from helmd.journal.actions import record

@@ -61,7 +61,7 @@ def paged(wanted: bool, at_end: bool = False) -> Iterator[BinaryIO]:
     if not command:
         yield sys.stdout.buffer
         return
-    # Not at the top, either.
+    # Imported here, since most commands use no pager.
     import subprocess
 
     pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=_environment())

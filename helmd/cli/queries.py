@@ -8,7 +8,7 @@ from helmd.cli import exits, output
 from helmd.cli.arguments import Duration, some_services_argument
 from helmd.cli.context import Context
 from helmd.model.units.health import HEALTHY
-from helmd.operations.monitoring.status import View, look
+from helmd.operations.monitoring.status import View, observe_services
 
 POLL_INTERVAL = 0.05
 CONDITIONS = ("healthy", "active", "inactive", "failed")
@@ -16,7 +16,9 @@ CONDITIONS = ("healthy", "active", "inactive", "failed")
 
 def _views(context: Context, services: tuple[str, ...]) -> list[View]:
     registry = context.suite_or_installed
-    return look(registry, context.chosen(services, registry, unregistered=True), context.manager, context.layout)
+    return observe_services(
+        registry, context.chosen(services, registry, unregistered=True), context.manager, context.layout
+    )
 
 
 @click.command("is-active", short_help="Exit code 0 if any is active.")

@@ -132,11 +132,11 @@ def _mode(context: Context, suite: bool) -> str:
 
 def _print_end(code: int, changed: bool) -> None:
     """Print what is degraded, and where users log in, or the next step."""
-    from helmd.operations.monitoring.status import look
+    from helmd.operations.monitoring.status import observe_services
 
     context = Context()
     suite = context.suite
-    for view in look(suite, list(suite.services), context.manager, context.layout):
+    for view in observe_services(suite, list(suite.services), context.manager, context.layout):
         if view.word == "degraded":
             output.print_message(f"{view.service.name} is degraded: {view.verdict.sentence}")
     if code:

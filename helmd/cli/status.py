@@ -1,4 +1,4 @@
-"""``helmctl status``: a line for each service."""
+"""``helmctl status``."""
 
 import sys
 import time
@@ -12,12 +12,13 @@ from helmd.cli.context import Context
 from helmd.cli.output import clear_terminal
 from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT
 from helmd.model.units.unit_state import CLD_EXITED, daemon_trouble, last_exit, next_run, shown_time
-from helmd.operations.monitoring.status import View, look
+from helmd.operations.monitoring.status import View, observe_services
 from helmd.systemd.installed import installed_mode
 
 STATUS_COLUMNS = ("SERVICE", "STATE", "PID", "UPTIME", "RESTARTS", "PORT", "HEALTH")
 WIDE_COLUMNS = (*STATUS_COLUMNS, "CPU", "MEMORY", "MODE", "UNIT", "SINCE", "DESCRIPTION")
 REFRESH = 2.0
+"""Interval of --watch in seconds."""
 
 
 @click.command("status")
@@ -34,7 +35,7 @@ def status_command(context: Context, services: tuple[str, ...], output: str, as_
     while True:
         registry = context.suite_or_installed
         names = context.chosen(services, registry, unregistered=True)
-        views = look(registry, names, context.manager, context.layout, brief=True)
+        views = observe_services(registry, names, context.manager, context.layout, brief=True)
         if watch and form != "json" and sys.stdout.isatty():
             clear_terminal()
         _print(views, form, context, stream=watch)
@@ -60,11 +61,11 @@ def _print(views: list[View], form: str, context: Context, stream: bool) -> None
         width = _columns() if stream and sys.stdout.isatty() else None
         for parts in output.table(WIDE_COLUMNS if form == "wide" else STATUS_COLUMNS, rows, state=1):
             output.print_line(*output.truncate(parts, width))
-        _remark(views, context)
+        _print_remarks(views, context)
 
 
 def _columns() -> int:
-    # Imported here: it loads every kind of compression.
+    # Imported here, since it loads all compression modules.
     import shutil
 
     return shutil.get_terminal_size().columns
@@ -84,7 +85,7 @@ def _row(view: View, context: Context, wide: bool) -> tuple[str, ...]:
     )
     if not wide:
         return row
-    # Imported here: the columns above need nothing of it.
+    # Imported here, since only --output wide needs it.
     from helmd.systemd.usage import CGROUPS, UsageReading, read_group
 
     mode = installed_mode(context.layout, view.service.name) or "-"
@@ -102,22 +103,22 @@ def _health(view: View) -> str:
     if view.blocked:
         return f"not started: a change of it is not complete; helmctl why {view.service.name}"
     if view.word in ("failed", "flapping"):
-        return "; ".join(filter(None, (_ended(view), next_run(view.facts), f"helmctl why {view.service.name}")))
+        return "; ".join(filter(None, (_how_it_ended(view), next_run(view.facts), f"helmctl why {view.service.name}")))
     if not view.facts.exists:
         return "its unit is not installed; helmctl apply"
     return "-"
 
 
-def _ended(view: View) -> str:
-    """How it last ended; systemd's result is "success" also when a service that should run ended well."""
+def _how_it_ended(view: View) -> str:
+    """Return how it last ended. systemd's Result= is also "success" when a long-running service exits with 0."""
     result, probe = view.facts.result, view.facts.probe_exit
     if probe.failed and probe.code == CLD_EXITED and probe.status != 2:
         return "not healthy in time"
     return last_exit(view.facts) or ("it ended" if result == "success" else result)
 
 
-def _remark(views: list[View], context: Context) -> None:
-    """Messages about what the table has no column for."""
+def _print_remarks(views: list[View], context: Context) -> None:
+    """Print messages about what the table has no column for."""
     for view in views:
         facts = view.facts
         if facts.need_reload:

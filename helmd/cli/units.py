@@ -37,12 +37,12 @@ def _would(change: "Change") -> str:
 
 
 def _changes(context: Context, services: tuple[str, ...]) -> "list[Change]":
-    from helmd.operations.configuration.apply import changes, concerning
+    from helmd.operations.configuration.apply import changes, changes_for
 
     found = changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
     if not services:
         return found
-    return concerning(found, {unit_of(name) for name in context.chosen(services, context.suite)})
+    return changes_for(found, {unit_of(name) for name in context.chosen(services, context.suite)})
 
 
 def _print_refused(change: "Change", context: Context) -> None:
@@ -250,10 +250,10 @@ def enable_command(context: Context, services: tuple[str, ...], now: bool) -> in
     units = [service.enabled_unit for service in ours]
     missing = [unit_of(each.name) for each in ours if not context.layout.unit_file(each.enabled_unit).exists()]
     if missing:
-        from helmd.operations.configuration.apply import apply, changes, concerning
+        from helmd.operations.configuration.apply import apply, changes, changes_for
 
         every = changes(context.suite, context.layout, context.settings, refused=context.effective.refused)
-        applied = apply(concerning(every, missing), context.suite, context.layout, context.settings, context.manager)
+        applied = apply(changes_for(every, missing), context.suite, context.layout, context.settings, context.manager)
         if faults := [fault for change in applied.refused for fault in change.faults]:
             raise ConfigurationError(faults)
     _say(context.manager.enable(units))

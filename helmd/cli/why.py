@@ -6,7 +6,7 @@ from helmd.cli import exits, output
 from helmd.cli.arguments import services_argument
 from helmd.cli.context import Context
 from helmd.operations.diagnostics.why import why
-from helmd.operations.monitoring.status import look
+from helmd.operations.monitoring.status import observe_services
 
 _FINE = ("healthy", "running", "starting", "succeeded", "scheduled")
 
@@ -27,7 +27,7 @@ def why_command(context: Context, services: tuple[str, ...]) -> int:
     if not services:
         names = tuple(
             view.service.name
-            for view in look(registry, names, context.manager, context.layout)
+            for view in observe_services(registry, names, context.manager, context.layout)
             if view.word not in _FINE
         )
         if not names:

@@ -22,7 +22,7 @@ _NEED_ESCAPE = '"\\`$'
 
 def new_secret(size: int = 32) -> str:
     """Random text that holds SIZE bytes."""
-    # Not at the top: most commands make none.
+    # Imported here, since most commands generate none.
     from secrets import token_urlsafe
 
     return token_urlsafe(size)

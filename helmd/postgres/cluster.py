@@ -255,7 +255,7 @@ def run_program(
 
     Raises ClusterError with its last lines if it fails.
     """
-    # Not at the top: few of those who import this module start a program.
+    # Imported here, since helmctl status imports this module and starts no program.
     import subprocess
 
     done = subprocess.run(

@@ -41,7 +41,7 @@ class ExternalServer:
 
 def server_of(dsn: str) -> ExternalServer:
     """Return the server that DSN names, without the user."""
-    # Not at the top: helmctl apply imports this module, and psycopg takes longer to import than all else of it.
+    # Imported here, since helmctl apply imports this module, and psycopg takes longer to import than all else of it.
     from psycopg.conninfo import conninfo_to_dict
 
     given = conninfo_to_dict(dsn)

@@ -41,7 +41,7 @@ def systemd_version() -> int:
 
 def probe_host() -> Host:
     """Ask the running user manager to start a unit in a user namespace, which takes some tens of milliseconds."""
-    # Not at the top: a host is asked once, and then its answer is read.
+    # Imported here, since the result is saved: most commands read only that.
     import subprocess
 
     properties = [word for directive in TRIED for word in ("-p", directive)]

@@ -25,7 +25,7 @@ from helmd.operations.configuration.databases import (
     embedded_cluster,
     ensure_databases,
     pending_logins,
-    settle_logins,
+    require_passwords,
 )
 from helmd.postgres import provision
 from helmd.postgres.cluster import ClusterError, create_cluster, running
@@ -88,7 +88,7 @@ class Suite:
         ensure_databases(self.registry, self.layout, self.settings, self.facts)
 
     def settle(self) -> tuple[str, ...]:
-        settle_logins(self.registry, self.layout, self.settings, self.facts)
+        require_passwords(self.registry, self.layout, self.settings, self.facts)
         return tuple(pending_logins(self.registry, self.layout, self.settings))
 
     def delivered(self, name: str) -> str:

@@ -16,8 +16,8 @@ from helmd.model.suite.names import unit_of
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.model.units.unit_state import UnitFacts
-from helmd.operations.configuration.apply import Change, apply, concerning, rendered
-from helmd.operations.configuration.databases import concern_databases, ensure_databases
+from helmd.operations.configuration.apply import Change, apply, changes_for, rendered
+from helmd.operations.configuration.databases import affects_databases, ensure_databases
 from helmd.operations.configuration.homes import make_homes, remove_home
 from helmd.postgres.binaries import newest
 from helmd.postgres.configuration import ident_file
@@ -40,9 +40,9 @@ def account(tmp_path: Path) -> Layout:
 
 def test_a_new_service_brings_what_makes_its_database() -> None:
     found = [POSTGRES, SHOP, CORE, LEDGER]
-    assert concerning(found, {SHOP.unit}) == [POSTGRES, SHOP]
-    assert concerning(found, {CORE.unit}) == [CORE]
-    assert concerning([SHOP, CORE], {SHOP.unit}) == [SHOP]
+    assert changes_for(found, {SHOP.unit}) == [POSTGRES, SHOP]
+    assert changes_for(found, {CORE.unit}) == [CORE]
+    assert changes_for([SHOP, CORE], {SHOP.unit}) == [SHOP]
 
 
 def test_what_another_process_applied_meanwhile_stays(account: Layout) -> None:
@@ -78,9 +78,9 @@ def test_only_what_may_need_a_database_has_postgresql_asked_for_it() -> None:
     text = "[services.shop]\nport = 6000\ndatabase = true\n[services.desk]\nport = 6001\n"
     text += '[services.login]\ntype = "keycloak"\nport = 8080\n'
     registry = whole_suite(read_registry([ConfigSource("test", text)], {}), Settings())
-    found = {name: concern_databases({unit_of(name)}, registry) for name in (*registry.names, "gone")}
+    found = {name: affects_databases({unit_of(name)}, registry) for name in (*registry.names, "gone")}
     assert found == {"postgres": True, "shop": True, "desk": False, "login": True, "gone": False}
-    assert concern_databases({unit_of("desk"), unit_of("shop")}, registry) and not concern_databases((), registry)
+    assert affects_databases({unit_of("desk"), unit_of("shop")}, registry) and not affects_databases((), registry)
 
 
 def test_a_cluster_that_is_stopped_learns_of_new_roles(account: Layout) -> None:

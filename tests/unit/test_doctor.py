@@ -477,7 +477,7 @@ def test_services_that_do_not_work_are_found(
     context = DoctorContext(place)
     context.effective = Effective(Settings(), Registry({each.service.name: each.service for each in views}))
     context.manager = Mock()
-    monkeypatch.setattr(doctor_services, "look", lambda *_: views)
+    monkeypatch.setattr(doctor_services, "observe_services", lambda *_: views)
     found = doctor_services.services(context)
     assert [finding.verdict for finding in found] == verdicts
     assert any(words in finding.sentence + finding.fix for finding in found), found

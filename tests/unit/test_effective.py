@@ -17,8 +17,8 @@ from helmd.model.suite.registry import read_registry
 from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.configuration.apply import Change, apply, changes
 from helmd.operations.configuration.current import Current
-from helmd.operations.configuration.effective import keep_faultless, load_effective
-from helmd.operations.configuration.last_good import kept
+from helmd.operations.configuration.effective import load_effective, save_faultless
+from helmd.operations.configuration.last_good import read_last_good
 from helmd.systemd.bus import Manager
 from tests.unit.hostile.cases import CASES, Case
 
@@ -120,7 +120,7 @@ def test_without_anything_known_from_before() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_hostile_file_leaves_the_suite_as_it_is(case: Case, account: Layout) -> None:
     account.registry_file.write_text((TOP / "tests/suite/services.toml").read_text())
-    keep_faultless(account)
+    save_faultless(account)
     before = load_effective(account)
     (account.registry_directory / "evil.toml").write_bytes(case.content)
     found = load_effective(account)
@@ -184,7 +184,7 @@ def test_applying_with_a_fault_in_one_service(account: Layout) -> None:
     account.registry_file.write_text(table("a", 7001) + table("b", 7002))
     (account.registry_directory / "c.toml").write_text(table("c", 7003))
     applied(account)
-    assert kept(account) is not None
+    assert read_last_good(account) is not None
     before = {name: account.unit_file(unit_of(name)).read_text() for name in ("a", "b", "c")}
     account.registry_file.write_text(table("a", 7001, "prot = 3") + table("b", 7012))
     (account.registry_directory / "c.toml").write_text("[services.c]\nnot TOML")
@@ -200,10 +200,10 @@ def test_what_was_applied_beside_a_fault_is_kept_as_well(account: Layout) -> Non
     account.registry_file.write_text(table("a", 7001))
     file = account.registry_directory / "c.toml"
     file.write_text(table("c", 7003))
-    keep_faultless(account)
+    save_faultless(account)
     account.registry_file.write_text("[")
     file.write_text(table("c", 7013))
-    keep_faultless(account)
+    save_faultless(account)
     file.write_text("[")
     found = load_effective(account)
     assert {name: service.port for name, service in found.registry.services.items()} == {"a": 7001, "c": 7013}
@@ -223,17 +223,17 @@ def test_a_missing_directory_is_its_own_services_affair(account: Layout) -> None
 @pytest.mark.usefixtures("external_store")
 def test_what_is_kept_already_is_not_read_once_more(account: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     account.registry_file.write_text(table("a", 7001))
-    keep_faultless(account)
-    before = kept(account)
+    save_faultless(account)
+    before = read_last_good(account)
     with monkeypatch.context() as patched:
         patched.delattr("helmd.operations.configuration.effective.load_suite")
-        keep_faultless(account)
+        save_faultless(account)
         account.registry_file.write_text(table("a", 7002))
         with pytest.raises(NameError):
-            keep_faultless(account)
-    assert kept(account) == before
-    keep_faultless(account)
-    assert kept(account) != before
+            save_faultless(account)
+    assert read_last_good(account) == before
+    save_faultless(account)
+    assert read_last_good(account) != before
 
 
 @pytest.mark.usefixtures("external_store")

@@ -148,8 +148,8 @@ def test_lists_of_commands_say_what_each_does_in_whole_sentences() -> None:
 
 
 def test_a_long_last_line_is_visibly_cut() -> None:
-    assert control.last_shown("it listens") == "it listens"
-    shown = control.last_shown("word " * 60)
+    assert control.shorten_line("it listens") == "it listens"
+    shown = control.shorten_line("word " * 60)
     assert len(shown) <= control.LAST_SHOWN and shown.endswith("word…")
 
 

@@ -19,7 +19,7 @@ from helmd.model.layout import layout
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.configuration import keys
 from helmd.operations.configuration.keys import gateway_certificate, signing_key
-from helmd.operations.configuration.renewal import renewed
+from helmd.operations.configuration.renewal import renew_if_due
 
 Make = Callable[[Path], Path | None]
 
@@ -131,15 +131,15 @@ def test_helms_own_certificate_is_renewed_before_it_expires_and_for_another_name
 def test_helmd_renews_what_set_up_has_made(checkout: Path) -> None:
     registry = Registry({"nexus": Service("nexus", url="https://desk.example", path=str(checkout))})
     place = layout({}, checkout, os.getuid(), checkout)
-    assert renewed(registry, place) == "" and not (checkout / "certs").exists(), "making it is up to set-up"
+    assert renew_if_due(registry, place) == "" and not (checkout / "certs").exists(), "making it is up to set-up"
     gateway_certificate(checkout, "desk.example", datetime.now(UTC) - timedelta(days=800))
-    said = renewed(registry, place)
+    said = renew_if_due(registry, place)
     assert said == f"renewed the certificate of nexus ({checkout}/certs/nexus.crt); to show it: helmctl restart nexus"
-    assert ends(checkout) - datetime.now(UTC) > timedelta(days=820) and renewed(registry, place) == ""
+    assert ends(checkout) - datetime.now(UTC) > timedelta(days=820) and renew_if_due(registry, place) == ""
     (checkout / "certs/nexus.key").write_text("")
     with pytest.raises(KeyFileError):
-        renewed(registry, place)
-    assert renewed(Registry({}), place) == ""
+        renew_if_due(registry, place)
+    assert renew_if_due(Registry({}), place) == ""
 
 
 def own_pair(directory: Path, *more: str) -> tuple[Path, Path]:

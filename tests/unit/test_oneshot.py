@@ -30,7 +30,7 @@ from helmd.model.units.unit_state import (
     oneshot_verdict,
     sum_up,
 )
-from helmd.operations.configuration.apply import Change, changes, concerning
+from helmd.operations.configuration.apply import Change, changes, changes_for
 from helmd.operations.configuration.effective import Effective
 from helmd.operations.configuration.installed_suite import installed_suite
 from helmd.operations.configuration.load import path_faults
@@ -198,7 +198,7 @@ def test_the_timer_is_applied_and_removed_with_its_service(account: Layout) -> N
     found = {each.unit: each for each in changes(registry(), account, SETTINGS)}
     assert found["hivematrix-backup.timer"].kind == "new"
     assert {"hivematrix-backup.service", "hivematrix-backup.timer"} <= {
-        each.unit for each in concerning(list(found.values()), {"hivematrix-backup.service"})
+        each.unit for each in changes_for(list(found.values()), {"hivematrix-backup.service"})
     }
     for name, text in units.items():
         account.unit_file(name).write_text(text)
@@ -504,7 +504,7 @@ def test_doctor(
     context.effective = Effective(Settings(), Registry({each.service.name: each.service for each in views}))
     context.manager = Mock()
     context.manager.facts.return_value = UnitFacts("hivematrix-a.timer", "loaded", **timer)
-    monkeypatch.setattr(doctor_services, "look", lambda *_: views)
+    monkeypatch.setattr(doctor_services, "observe_services", lambda *_: views)
     found = doctor_services.services(context)
     assert len(found) == 1 and (words or "all are healthy") in found[0].sentence
     assert (found[0].verdict == "ok") == (not words)

@@ -4,7 +4,7 @@ import threading
 import time
 
 from helmd.model.units.health import HEALTHY, HealthVerdict
-from helmd.operations.monitoring.status import ask_all
+from helmd.operations.monitoring.status import run_checks
 from tests.waiting import WITHIN
 
 WELL = HealthVerdict(HEALTHY, "answered 200")
@@ -17,9 +17,9 @@ def test_quick_checks_take_few_threads() -> None:
         threads.add(threading.get_ident())
         return WELL
 
-    assert ask_all({str(number): quick for number in range(500)}) == {str(number): WELL for number in range(500)}
+    assert run_checks({str(number): quick for number in range(500)}) == {str(number): WELL for number in range(500)}
     assert len(threads) < 100
-    assert ask_all({}) == {}
+    assert run_checks({}) == {}
 
 
 def test_checks_that_hang_delay_no_others() -> None:
@@ -31,5 +31,5 @@ def test_checks_that_hang_delay_no_others() -> None:
         return WELL
 
     began = time.monotonic()
-    assert set(ask_all({str(number): hanging for number in range(40)}).values()) == {WELL}
+    assert set(run_checks({str(number): hanging for number in range(40)}).values()) == {WELL}
     assert time.monotonic() - began < WITHIN

@@ -1,4 +1,4 @@
-"""Comparing the installed units with the registry, and installing the differences."""
+"""Compares the installed units with the registry, and installs the differences."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -36,14 +36,14 @@ from helmd.model.suite.names import (
 from helmd.model.suite.service import Limits, Registry
 from helmd.model.suite.shell_syntax import shell_syntax
 from helmd.operations.configuration.databases import (
-    concern_databases,
+    affects_databases,
     databases_of,
     ensure_databases,
     keycloak_database,
     put_uris,
-    settle_logins,
+    require_passwords,
 )
-from helmd.operations.configuration.effective import keep_faultless
+from helmd.operations.configuration.effective import save_faultless
 from helmd.operations.configuration.homes import make_homes, remove_home
 from helmd.operations.configuration.host_facts import controllers_of, host_of
 from helmd.operations.configuration.load import path_faults
@@ -51,8 +51,8 @@ from helmd.operations.configuration.module_files import (
     ensure_service_secrets,
     place_flaskenv,
     place_services_json,
+    services_without_keys,
     variable_in_flaskenv,
-    without_keys,
 )
 from helmd.operations.configuration.ports import privileged_ports
 from helmd.operations.configuration.sockets import replace_sockets, wait_for_jobs
@@ -79,9 +79,12 @@ _DONE = {"new": "installed", "changed": "changed", "orphan": "removed"}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What applying would do to one unit. ``foreign``: a file of that name is not Helm's and is not changed;
-    ``orphan``: a unit of ours whose service is in no registry any more, or a timer whose service has no schedule;
-    ``refused``: ``faults`` keep it as it is."""
+    """What applying does to one unit, with its text ``before`` and ``after``.
+
+    ``foreign``: a file of that name is not Helm's, and is not changed. ``orphan``: the registry no longer has the
+    service of this unit, or the schedule of this timer; it is removed. ``refused``: it is not changed, because of
+    ``faults``.
+    """
 
     unit: str
     kind: ChangeKind
@@ -89,38 +92,39 @@ class Change:
     after: str
     faults: tuple[Fault, ...] = ()
     enabled: bool = False
-    """Whether applying it has enabled the unit."""
+    """Whether the unit was enabled when it was applied."""
 
     @property
     def pending(self) -> bool:
+        """Whether applying it changes the unit."""
         return self.kind in ("new", "changed", "orphan")
 
     @property
     def done(self) -> str:
-        """What applying it has done, as it is printed."""
+        """What was done when it was applied, for display."""
         return f"{_DONE[self.kind]} and enabled" if self.enabled else _DONE[self.kind]
 
     @property
     def enables(self) -> bool:
-        """Whether it becomes a unit that is enabled: a new one, or one that had no ``[Install]`` section before."""
+        """Whether the unit gets an ``[Install]`` section, and so has to be enabled."""
         had = self.kind == "changed" and starts_with_others(self.before)
         return self.kind in ("new", "changed") and starts_with_others(self.after) and not had
 
     @property
     def disables(self) -> bool:
-        """Whether it ends that the unit is enabled."""
+        """Whether the unit loses its ``[Install]`` section, and so has to be disabled."""
         return self.pending and starts_with_others(self.before) and not starts_with_others(self.after)
 
 
 class Applied(NamedTuple):
-    """What `apply` did; what it refused; and what the admin should know besides, as sentences without a full stop."""
+    """The changes that `apply` has made and refused, and notices for the admin, as sentences without full stop."""
 
     done: list[Change]
     refused: list[Change]
     notices: list[str]
 
 
-def _given_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
+def _derived_environment(registry: Registry, layout: Layout, settings: Settings) -> Mapping[str, Mapping[str, str]]:
     given: dict[str, Mapping[str, str]] = {
         name: launch.keycloak_environment(
             service.port, keycloak_database(layout, settings), frontend_url(service, registry)
@@ -131,21 +135,21 @@ def _given_environment(registry: Registry, layout: Layout, settings: Settings) -
     if settings.url != DEFAULT_URL:
         python = [service for service in registry.services.values() if service.type == "python"]
         for service in python:
-            # The default is there, too, where a module's own installation wrote it.
+            # Modules' own installers write the default.
             if variable_in_flaskenv(service, layout, HELM_URL_VARIABLE).rstrip("/") in ("", DEFAULT_URL):
                 given[service.name] = {HELM_URL_VARIABLE: settings.url}
     return given
 
 
 def _programs_of(cluster: Path) -> Path:
-    """The programs of the version that made CLUSTER, or of the newest, which set-up will make it with."""
+    """Return the directory with programs of CLUSTER's version; if there is no cluster yet, of the newest version."""
     return (newest() if major_of(cluster) is None else binaries_of(cluster)).directory
 
 
 def faults_by_service(
     registry: Registry, layout: Layout, refused: Refused = NONE_REFUSED
 ) -> dict[str, tuple[Fault, ...]]:
-    """Why services can't be applied: those that are REFUSED, and those with something missing on disk."""
+    """Return why services can't be applied, by name: faults of REFUSED ones, and files that are missing."""
     found = {name: list(faults) for name, faults in refused.faults.items()}
     for fault in path_faults(registry, layout):
         if name := service_of_fault(fault):
@@ -160,15 +164,16 @@ def rendered(
     modes: Mapping[str, Mode] | None = None,
     only: Registry | None = None,
 ) -> Mapping[str, str]:
-    """Every unit's text by name, of services that are in ONLY. MODES overrides the mode in which a service is
-    installed.
+    """Return the text of every unit by its name; of services, if ONLY is given, of those in it.
+
+    Services keep the mode in which they are installed, unless it is in MODES.
     """
     setup = Setup(
         layout,
         settings,
         host_of(layout),
         account_name(),
-        _given_environment(registry, layout, settings),
+        _derived_environment(registry, layout, settings),
         _programs_of(layout.suite_cluster) if SUITE_CLUSTER in registry else None,
         _programs_of(layout.store_cluster) if settings.store_embedded else None,
         databases_of(registry, layout, settings),
@@ -193,8 +198,9 @@ def changes(
     modes: Mapping[str, Mode] | None = None,
     refused: Refused = NONE_REFUSED,
 ) -> list[Change]:
-    """What applying would do, unit by unit. Services that are REFUSED, or whose directories or programs are missing,
-    keep the units that they have.
+    """Return what applying would do to each unit.
+
+    Services that are REFUSED, or whose directories or programs are missing, keep their units as they are.
     """
     faulty = faults_by_service(registry, layout, refused)
     usable = Registry({name: service for name, service in registry.services.items() if name not in faulty})
@@ -223,9 +229,11 @@ def changes(
     return found
 
 
-def concerning(found: list[Change], units: Collection[str]) -> list[Change]:
-    """Those of FOUND about UNITS of services, and their timers; with them the suite's PostgreSQL, whose unit makes the
-    database of a new service.
+def changes_for(found: list[Change], units: Collection[str]) -> list[Change]:
+    """Return those of the changes FOUND that concern UNITS of services and their timers.
+
+    If any of these is pending, that of the suite's PostgreSQL is among them: its unit creates the database of a new
+    service.
     """
     chosen = {each.unit for each in found if each.unit in units or unit_of(service_behind(each.unit) or "") in units}
     if any(change.pending for change in found if change.unit in chosen):
@@ -234,10 +242,10 @@ def concerning(found: list[Change], units: Collection[str]) -> list[Change]:
 
 
 def apply(found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager) -> Applied:
-    """Installs what `changes` found: verified first, each file atomically, one reload.
+    """Install the changes FOUND by `changes`: verify them, replace each file atomically, and reload the manager once.
 
-    A unit whose service is gone is removed only when it doesn't run. Raises LockedError when another process applies
-    units, or has done so since `changes` was called.
+    An orphan is removed only if it does not run. Raises LockedError if another process applies units, or has done so
+    since `changes` was called; NotSetUpError, UnitRefusedError, BusError, and other kinds of HelmError.
     """
     if not layout.config.is_dir():
         raise NotSetUpError("this account has no suite yet", hint="Run: helmctl setup")
@@ -245,9 +253,9 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
     with locked(layout.apply_lock, "units are being applied"):
         if any((read_unit(layout.unit_file(each.unit)) or "") != each.before for each in found if each.pending):
             raise LockedError("another process has changed the units meanwhile", hint="Run the command again.")
-        found = _verified(found, registry)
+        found = _verify(found, registry)
         done = _install(found, registry, layout, settings, manager)
-    keep_faultless(layout)
+    save_faultless(layout)
     sockets = [change.unit for change in done if change.unit in SOCKET_UNITS]
     if sockets:
         replace_sockets(manager, sockets)
@@ -261,7 +269,7 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
         *put_uris(registry, layout, settings),
         *ensure_service_secrets(registry, layout),
         *place_flaskenv(registry, layout, lambda name: manager.facts(unit_of(name)).active),
-        *_place_keys(registry, layout),
+        *_make_missing_keys(registry, layout),
         *_refused_ports(registry, chosen),
         *place_services_json(registry, layout, discovery_document(registry, settings)),
         *_unenforced_limits(registry, chosen, manager),
@@ -270,12 +278,12 @@ def apply(found: list[Change], registry: Registry, layout: Layout, settings: Set
     return Applied(done, refused, notices)
 
 
-def _verified(found: list[Change], registry: Registry) -> list[Change]:
-    """FOUND, with those changes refused whose units systemd does not accept. Raises UnitRefusedError for Helm's own."""
+def _verify(found: list[Change], registry: Registry) -> list[Change]:
+    """Return FOUND, with changes refused whose unit systemd rejects. Raises UnitRefusedError for Helm's own."""
     wanted = {change.unit: change.after for change in found if change.pending and change.after}
     if not wanted:
         return found
-    # What is installed as it should be was verified when it was written.
+    # Unchanged units were verified when they were written; the changed ones refer to them.
     same = {change.unit: change.after for change in found if change.kind == "same"}
     complaints = verify_units(wanted, same)
     verified = []
@@ -294,10 +302,10 @@ def _verified(found: list[Change], registry: Registry) -> list[Change]:
     return verified
 
 
-def _place_keys(registry: Registry, layout: Layout) -> Iterator[str]:
-    """Make keys of services where there are none; reports about those that can't be used."""
-    for name in without_keys(registry, layout):
-        # Imported here: cryptography takes longer to load than most commands run.
+def _make_missing_keys(registry: Registry, layout: Layout) -> Iterator[str]:
+    """Make the keys that services lack; yield why some could not be made, as sentences."""
+    for name in services_without_keys(registry, layout):
+        # Imported here: cryptography takes longer to load than most commands take in all.
         from helmd.operations.configuration.keys import make_keys
 
         try:
@@ -307,14 +315,14 @@ def _place_keys(registry: Registry, layout: Layout) -> Iterator[str]:
 
 
 def _refused_ports(registry: Registry, units: Collection[str]) -> Iterator[str]:
-    """Ports of services with one of UNITS that this account may not use."""
+    """Yield sentences about ports of services with one of UNITS that this account may not use."""
     services = [service for service in registry.services.values() if not service.external]
     wanted = [(each.port, unit_of(each.name)) for each in services if each.port and unit_of(each.name) in units]
     yield from (f"{each.sentence}; to allow it, run: {each.fix}" for each in privileged_ports(wanted))
 
 
 def _unenforced_limits(registry: Registry, units: Collection[str], manager: Manager) -> Iterator[str]:
-    """Limits of services with one of UNITS that this host does not enforce."""
+    """Yield sentences about limits of services with one of UNITS that this host does not enforce."""
     limited = {
         name: service
         for name, service in registry.services.items()
@@ -327,21 +335,22 @@ def _unenforced_limits(registry: Registry, units: Collection[str], manager: Mana
 def _install(
     found: list[Change], registry: Registry, layout: Layout, settings: Settings, manager: Manager
 ) -> list[Change]:
+    """Install the pending changes of FOUND; return those that were made. The apply lock must be held."""
     document = discovery_document(registry, settings)
     if read_unit(layout.discovery_file) != document:
         write_atomically(layout.discovery_file, document)
     make_homes(registry, layout)
     todo = [change for change in found if change.pending]
     if not todo:
-        settle_logins(registry, layout, settings, manager.facts)
+        require_passwords(registry, layout, settings, manager.facts)
         return []
-    if concern_databases([change.unit for change in todo], registry):
-        # Before the units: after a failure here the next apply finds the same changes and tries again.
+    if affects_databases([change.unit for change in todo], registry):
+        # Before the units are installed: after a failure here the next apply finds the same changes and retries.
         ensure_databases(registry, layout, settings, manager.facts)
     else:
-        settle_logins(registry, layout, settings, manager.facts)
+        require_passwords(registry, layout, settings, manager.facts)
     done = []
-    # What the admin has disabled is still disabled when the service is started by another unit than before.
+    # What the admin has disabled stays disabled when the service is started by its timer now, or by its unit again.
     disabled = {
         service_behind(change.unit)
         for change in todo
@@ -357,7 +366,7 @@ def _install(
         elif change.kind == "orphan":
             facts = manager.facts(change.unit)
             if facts.sub_state == "exited":
-                _end_exited(change.unit, manager)
+                _deactivate(change.unit, manager)
             elif facts.active_state not in ("inactive", "failed"):
                 continue
             manager.disable([change.unit])
@@ -376,7 +385,7 @@ def _install(
         try:
             manager.enable(enabled)
         except BusError:
-            # Otherwise the next apply would find them as they should be, and never enable them.
+            # Otherwise the next apply would find them unchanged, and never enable them.
             for change in fresh:
                 if change.before:
                     write_atomically(layout.unit_file(change.unit), change.before)
@@ -388,26 +397,26 @@ def _install(
     for change in done:
         if change.disables and manager.facts(change.unit).sub_state == "exited":
             # It ran without a schedule before. Its timer would start nothing while it is active.
-            _end_exited(change.unit, manager)
+            _deactivate(change.unit, manager)
     if any(change.unit == BACKUP_TIMER and change.after for change in done):
-        # It does not belong to the suite: whether that runs or not.
+        # Whether the suite runs or not: this timer is not part of it.
         manager.restart(BACKUP_TIMER)
     timers = [unit for unit in enabled if service_of_timer(unit)]
-    if timers and _runs(registry, manager):
+    if timers and _suite_is_running(registry, manager):
         for unit in timers:
             manager.start(unit)
         wait_for_jobs(manager, timers)
     return [replace(change, enabled=change.unit in enabled) for change in done]
 
 
-def _end_exited(unit: str, manager: Manager) -> None:
-    """Makes a oneshot that has succeeded inactive, and nothing else: what requires it goes on."""
+def _deactivate(unit: str, manager: Manager) -> None:
+    """Stop a oneshot that is active (exited), without the units that require it."""
     manager.stop(unit, "ignore-dependencies")
     wait_for_jobs(manager, [unit])
 
 
 def _remove_timer(unit: str, layout: Layout, manager: Manager) -> None:
-    """Ends a schedule, and what would make up for its missed times if it ever came back."""
+    """Remove a timer, and its stamp file, by which a later one would catch up on missed runs (Persistent=)."""
     manager.stop(unit)
     wait_for_jobs(manager, [unit])
     manager.disable([unit])
@@ -415,14 +424,14 @@ def _remove_timer(unit: str, layout: Layout, manager: Manager) -> None:
     layout.timer_stamp(unit).unlink(missing_ok=True)
 
 
-def _runs(registry: Registry, manager: Manager) -> bool:
-    """Whether the suite runs: any of the services that stay, or, where it has none, its target."""
+def _suite_is_running(registry: Registry, manager: Manager) -> bool:
+    """Return whether the suite runs: any of its long-running services, or its target if it has none."""
     stay = [unit_of(name) for name, service in registry.services.items() if not (service.external or service.oneshot)]
     return any(manager.facts(unit).active for unit in stay or [TARGET])
 
 
 def _shell_syntax(registry: Registry, units: Collection[str]) -> Iterator[str]:
-    """Settings of services with one of UNITS that only a shell would understand."""
+    """Yield sentences about settings of services with one of UNITS that only a shell would interpret."""
     for service in registry.services.values():
         if unit_of(service.name) in units:
             yield from shell_syntax(service)

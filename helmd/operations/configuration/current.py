@@ -1,4 +1,4 @@
-"""The configuration that helmd uses: the last one without a fault."""
+"""The configuration that helmd uses: the last one without faults."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from helmd.model.layout import Layout
 from helmd.model.logs.parsing.parsed import Formats
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.configuration.effective import load_effective
-from helmd.operations.configuration.last_good import keep, kept
+from helmd.operations.configuration.last_good import read_last_good, save_last_good
 from helmd.operations.configuration.load import (
     Configuration,
     configuration_of,
@@ -21,7 +21,7 @@ from helmd.operations.configuration.load import (
 
 @dataclass(slots=True)
 class Current:
-    """``faults`` are those of the newest files; with any, the rest is older than the files."""
+    """The configuration in use. ``faults`` are those of the present files; with any, the rest is older than these."""
 
     layout: Layout
     settings: Settings = field(default_factory=Settings)
@@ -30,10 +30,10 @@ class Current:
     faults: tuple[Fault, ...] = ()
 
     def read(self) -> Configuration:
-        """What the files say now; nothing is taken over, but their faults.
+        """Read the files. Of the result, only the faults are used before `adopt` is called.
 
-        A service with a fault keeps its definition (`load_effective`). Raises ConfigurationError for faults in the
-        settings or the formats.
+        A service with a fault keeps its last good definition (`load_effective`). Raises ConfigurationError for faults
+        in the settings or the formats.
         """
         try:
             sources = read_sources(self.layout)
@@ -44,11 +44,11 @@ class Current:
             effective = load_effective(self.layout)
             self.faults = effective.faults
             return Configuration(settings, effective.registry, formats, effective.faults)
-        keep(self.layout, sources)
+        save_last_good(self.layout, sources)
         return found
 
     def adopt(self, configuration: Configuration) -> None:
-        """Uses CONFIGURATION from now on, which `read` gave."""
+        """Use CONFIGURATION, returned by `read`, from now on."""
         self.settings, self.registry, self.formats = (
             configuration.settings,
             configuration.registry,
@@ -57,26 +57,26 @@ class Current:
         self.faults = configuration.faults
 
     def load(self) -> None:
-        """Read all files, and use them if none has a fault. Otherwise raises ConfigurationError and changes nothing."""
+        """Read the files and use them. Raises as `read`; then the configuration in use does not change."""
         self.adopt(self.read())
 
     def load_at_start(self) -> None:
-        """Like `load`, but never fails: with faulty files it uses the newest that had no fault.
+        """Like `load`, but without raising: instead of faulty files, use those last saved without faults.
 
-        If none were kept, it takes over what it can.
+        If none were saved, use defaults in place of the faulty parts.
         """
         try:
             self.load()
             return
         except ConfigurationError as error:
             faults = error.faults
-        if (sources := kept(self.layout)) is not None:
+        if (sources := read_last_good(self.layout)) is not None:
             try:
                 self.adopt(configuration_of(sources))
                 self.faults = faults
                 return
             except ConfigurationError:
-                # An older package kept them, and the rules have changed since.
+                # They were saved by an older package, and the rules have changed since.
                 pass
         self._load_parts()
 
@@ -93,29 +93,29 @@ class Current:
             self.faults += error.faults
 
     def retention_of(self, service: str) -> int:
-        """For how many days a service's log entries are kept; it need not be one of the suite."""
+        """Return for how many days log entries of SERVICE, which need not be in the suite, are kept."""
         own = self.registry[service].retention if service in self.registry else None
         return self.settings.retention if own is None else own
 
     def health_paths_of(self, service: str) -> Collection[str]:
-        """The paths that Helm requests of a service to learn its health."""
+        """Return the paths that Helm's health checks of SERVICE request."""
         if service not in self.registry:
             return ()
         health = self.registry[service].health
         return (health.path, health.start_path) if health.check == "http" else ()
 
     def retentions(self) -> set[int]:
-        """The retention classes that are in use."""
+        """Return the retention classes in use, in days."""
         own = {service.retention for service in self.registry.services.values() if service.retention is not None}
         return own | {self.settings.retention}
 
     @property
     def scheduled(self) -> frozenset[str]:
-        """The services that are started by timers."""
+        """The names of the services that timers start."""
         return frozenset(name for name, service in self.registry.services.items() if service.schedule)
 
     def watched(self) -> Registry:
-        """The suite with Helm itself as one of its services."""
+        """Return the suite with Helm itself as one of its services, as it is monitored."""
         helm = Service(
             name="helm", description="Helm: runs and watches the suite", url=self.settings.url, port=self.settings.port
         )

@@ -1,9 +1,8 @@
-"""A database and a role for each service that declares one, and for Keycloak.
+"""Creates a database and a role for each service that declares one, and for Keycloak.
 
-Each role has a password, in the environment file with the secrets of its service. Clusters that earlier releases made
-had none: any process of the account could log in as any role. Such a cluster is moved step by step, since a running
-service goes on with the DSN that it was started with: its role needs no password until that run of the service has
-ended.
+Each role has a password, in the environment file with the secrets of its service. Roles of clusters that earlier
+releases created had none: any process of the account could log in as any role. Such a cluster is migrated role by role,
+since a running service keeps the DSN with which it was started: its role needs no password until that run has ended.
 """
 
 import re
@@ -40,27 +39,27 @@ from helmd.postgres.uris import external_dsn, service_uri
 _TO_BE_CHANGED = re.compile(r"[<{\[]?change[_ -]?(me|this)[>}\]]?", re.IGNORECASE)
 
 FactsOf = Callable[[str], UnitFacts]
-"""The facts of a unit by its name, as `helmd.systemd.bus.Manager` has them."""
+"""Returns the facts of the unit with this name, as `helmd.systemd.bus.Manager.facts`."""
 
 
 def database_services(registry: Registry) -> tuple[str, ...]:
-    """The services that declare a database of their own."""
+    """Return the names of the services that declare a database of their own."""
     return tuple(name for name, service in registry.services.items() if service.database and not service.external)
 
 
-def concern_databases(units: Collection[str], registry: Registry) -> bool:
-    """Whether one of UNITS is that of a service with a database, or of PostgreSQL, whose unit names all databases."""
+def affects_databases(units: Collection[str], registry: Registry) -> bool:
+    """Return whether one of UNITS is that of a service with a database, or of PostgreSQL, which names all databases."""
     users = {unit_of(name) for name, service in registry.services.items() if uses_database(service)}
     return not users.isdisjoint(units) or SUITE_CLUSTER_UNIT in units
 
 
 def keycloak_service(registry: Registry) -> str | None:
-    """The name of the Keycloak that the suite runs itself, if it does."""
+    """Return the name of the suite's service of type keycloak, or None."""
     return next((name for name, service in registry.services.items() if service.type == "keycloak"), None)
 
 
 def embedded_cluster(registry: Registry, layout: Layout, settings: Settings) -> Cluster:
-    """The suite's own cluster, with a role for every service that has a database."""
+    """Return the suite's embedded cluster, with a role for every service that has a database."""
     return suite_cluster(
         layout.suite_cluster,
         layout.suite_socket,
@@ -75,10 +74,10 @@ def embedded_cluster(registry: Registry, layout: Layout, settings: Settings) -> 
 
 
 def databases_of(registry: Registry, layout: Layout, settings: Settings) -> dict[str, str]:
-    """The databases of services by their roles.
+    """Return the names of services' databases by their roles.
 
-    One that was made under another name keeps that until nobody uses it (`rename_databases`): running services have
-    it in their environment.
+    One that was created with another name keeps it until `rename_databases`: running services have it in their
+    environment.
     """
     names = {}
     earlier = _made_without_passwords(layout, settings)
@@ -95,7 +94,7 @@ def databases_of(registry: Registry, layout: Layout, settings: Settings) -> dict
 
 
 def database_in_secrets(layout: Layout, name: str) -> str:
-    """The database that the secrets of a service lead to, by the URI that Helm put there; empty without one."""
+    """Return the database in the URI that Helm has written into the secrets of service NAME; empty if there is none."""
     known = read_environment_file(layout.secrets_file(name))
     password = known.get(DATABASE_PASSWORD)
     for value in known.values():
@@ -107,7 +106,7 @@ def database_in_secrets(layout: Layout, name: str) -> str:
 
 
 def _made_without_passwords(layout: Layout, settings: Settings) -> Mappings:
-    """The roles of a cluster of an earlier release; each has a database of its own name."""
+    """Return the roles of a cluster that an earlier release created; each has a database of its own name."""
     if not settings.suite_embedded:
         return {}
     known = current_mappings(Cluster(layout.suite_cluster, layout.suite_socket, 0, account_name()))
@@ -115,7 +114,7 @@ def _made_without_passwords(layout: Layout, settings: Settings) -> Mappings:
 
 
 def _is_ours(uri: str, role: str, layout: Layout, settings: Settings) -> bool:
-    """Whether Helm wrote this URI: for the role, and with its password or on the suite's server."""
+    """Return whether Helm has written URI: it is for ROLE, and has its password or is on the suite's server."""
     try:
         parts = urlsplit(uri)
         user, password, host = unquote(parts.username or ""), unquote(parts.password or ""), parts.hostname
@@ -132,7 +131,7 @@ def _is_ours(uri: str, role: str, layout: Layout, settings: Settings) -> bool:
 
 
 def _is_replaced(uri: str, role: str, layout: Layout, settings: Settings) -> bool:
-    """Whether `_put_uri` may replace this URI: Helm's own, or one whose password an installer left to be changed."""
+    """Return whether `_put_uri` may replace URI: it is Helm's own, or its password is an installer's placeholder."""
     if _is_ours(uri, role, layout, settings):
         return True
     try:
@@ -142,7 +141,7 @@ def _is_replaced(uri: str, role: str, layout: Layout, settings: Settings) -> boo
 
 
 def rename_databases(registry: Registry, layout: Layout, settings: Settings, facts_of: FactsOf) -> Iterator[str]:
-    """Rename the databases of services that don't run to what is configured now; reports about the others."""
+    """Rename the databases of services that don't run to their configured names; yield sentences about the others."""
     for name, before in databases_of(registry, layout, settings).items():
         after = registry[name].database_name
         if before == after:
@@ -153,7 +152,7 @@ def rename_databases(registry: Registry, layout: Layout, settings: Settings, fac
                 f" helmctl apply; helmctl start {name}"
             )
             continue
-        # Not at the top, here and below: psycopg takes longer to import than all else of helmctl apply.
+        # Imported here and below, since psycopg takes longer to import than all else of helmctl apply.
         from helmd.postgres.roles import rename_database
 
         try:
@@ -165,7 +164,7 @@ def rename_databases(registry: Registry, layout: Layout, settings: Settings, fac
 
 
 def administration(registry: Registry, layout: Layout, settings: Settings) -> str:
-    """How the role is reached that may change all databases of the suite."""
+    """Return the connection string of the role that may change all databases of the suite."""
     if settings.suite_embedded:
         from helmd.postgres.roles import admin_conninfo
 
@@ -174,7 +173,7 @@ def administration(registry: Registry, layout: Layout, settings: Settings) -> st
 
 
 def _put_uri(service: Service, layout: Layout, settings: Settings, databases: Mapping[str, str]) -> Iterable[str]:
-    """Put the URI of a service's database where the service reads it; reports about what is the admin's and stays."""
+    """Write the URI of a service's database where the service reads it; return sentences about values that are kept."""
     role, file = service.name, layout.secrets_file(service.name)
     password = _password(file, DATABASE_PASSWORD)
     if settings.suite_embedded:
@@ -198,23 +197,23 @@ def _put_uri(service: Service, layout: Layout, settings: Settings, databases: Ma
 
 
 def put_uris(registry: Registry, layout: Layout, settings: Settings) -> list[str]:
-    """Make passwords that are missing, and put the URIs of databases where services read them; reports as sentences."""
+    """Generate missing passwords, and write the URIs of databases where services read them; return problems."""
     databases = databases_of(registry, layout, settings)
     reports: list[str] = []
     for name in databases:
         try:
             reports += _put_uri(registry[name], layout, settings, databases)
         except HelmError as error:
-            reports.append(f"{name} was not given the URI of its database: {_in_full(error)}")
+            reports.append(f"{name} was not given the URI of its database: {_full_sentence(error)}")
     return reports
 
 
-def _in_full(error: HelmError) -> str:
+def _full_sentence(error: HelmError) -> str:
     return "; ".join(map(str, error.faults)) if isinstance(error, ConfigurationError) else error.sentence
 
 
 def _passwords(names: Iterable[str], layout: Layout) -> dict[str, str]:
-    """The passwords of services' roles, without those whose secrets can't be read."""
+    """Return the passwords of services' roles, without those whose secrets can't be read."""
     found = {}
     for name in names:
         with suppress(HelmError):
@@ -223,10 +222,10 @@ def _passwords(names: Iterable[str], layout: Layout) -> dict[str, str]:
 
 
 def keycloak_database(layout: Layout, settings: Settings) -> str:
-    """HOST:PORT/DATABASE?PARAMETERS for Keycloak, which can only speak TCP (JDBC has no unix sockets).
+    """Return HOST:PORT/DATABASE?PARAMETERS for Keycloak, which needs TCP (JDBC has no unix sockets).
 
-    Any service can listen on that port while PostgreSQL is stopped, so it gets no password unless it has the key to the
-    cluster's certificate.
+    Any service can listen on that port while PostgreSQL is stopped. So Keycloak verifies the cluster's certificate
+    before it sends its password.
     """
     if settings.suite_embedded:
         certificate = urlencode({"sslrootcert": layout.suite_certificate}, safe="/", quote_via=quote)
@@ -237,10 +236,11 @@ def keycloak_database(layout: Layout, settings: Settings) -> str:
 
 
 def ensure_databases(registry: Registry, layout: Layout, settings: Settings, facts_of: FactsOf) -> tuple[str, ...]:
-    """Makes what is missing, on the embedded cluster if it runs or on the external server. The names concerned.
+    """Create missing roles and databases on the suite's server; return the names of the roles.
 
-    Passwords and DSNs are in the environment files of the services before a server asks for them. An embedded cluster
-    is made when there is none; one that doesn't run makes databases when it starts (see `helmd.postgres.provision`).
+    Passwords and DSNs are written to the environment files of the services before the server requires them. An embedded
+    cluster is created if there is none; one that doesn't run creates the databases when it starts
+    (`helmd.postgres.provision`). Raises ConfigurationError, and other kinds of HelmError.
     """
     names = database_services(registry)
     keycloak = keycloak_service(registry)
@@ -256,7 +256,7 @@ def ensure_databases(registry: Registry, layout: Layout, settings: Settings, fac
         passwords = _passwords(names, layout)
         if keycloak:
             passwords[KEYCLOAK_ROLE] = _password(layout.secrets_file(keycloak), KEYCLOAK_PASSWORD)
-        # It makes databases by itself, but not its own configuration, without which no new role may log in.
+        # When it starts, it creates databases, but not its configuration, without which no new role may log in.
         create_cluster(cluster)
         superuser_password(cluster)
         put_passwords(layout.suite_passfile, passwords, databases_of(registry, layout, settings))
@@ -266,7 +266,7 @@ def ensure_databases(registry: Registry, layout: Layout, settings: Settings, fac
         from helmd.postgres.roles import ensure_local_databases
 
         ensure_local_databases(cluster, passwords)
-        settle_logins(registry, layout, settings, facts_of)
+        require_passwords(registry, layout, settings, facts_of)
         return tuple(passwords)
     from helmd.postgres.roles import ensure_role_and_database
 
@@ -281,7 +281,7 @@ def ensure_databases(registry: Registry, layout: Layout, settings: Settings, fac
 
 
 def pending_logins(registry: Registry, layout: Layout, settings: Settings) -> Mappings:
-    """Roles of the embedded cluster that have passwords, and for which it does not ask yet."""
+    """Return the roles of the embedded cluster that have passwords, but can still log in without one."""
     if not settings.suite_embedded or SUITE_CLUSTER not in registry:
         return {}
     known = current_mappings(embedded_cluster(registry, layout, settings))
@@ -289,8 +289,8 @@ def pending_logins(registry: Registry, layout: Layout, settings: Settings) -> Ma
     return {} if SUPERUSER in known else known
 
 
-def settle_logins(registry: Registry, layout: Layout, settings: Settings, facts_of: FactsOf) -> None:
-    """Has the embedded cluster ask every role for its password whose service no longer runs with a DSN without one."""
+def require_passwords(registry: Registry, layout: Layout, settings: Settings, facts_of: FactsOf) -> None:
+    """Make the embedded cluster require the passwords of roles whose services no longer run with a DSN without one."""
     known, names = pending_logins(registry, layout, settings), database_services(registry)
     if known and remaining_mappings(known, names, facts_of) != known:
         cluster = embedded_cluster(registry, layout, settings)
@@ -298,10 +298,10 @@ def settle_logins(registry: Registry, layout: Layout, settings: Settings, facts_
 
 
 def remaining_mappings(known: Mappings, services: Iterable[str], facts_of: FactsOf) -> Mappings:
-    """Those of the KNOWN roles that may still log in without a password.
+    """Return those of the KNOWN roles that may still log in without a password.
 
-    All of SERVICES while the superuser may, since the server has no passwords yet. Then those whose service is in the
-    run that was recorded here, when it had been given its password, for the run that would end first.
+    As long as the superuser may, the server has no passwords yet, and all of SERVICES may. Then those whose service is
+    still in the run (InvocationID) that was recorded when its password was written.
     """
     remaining: dict[str, str | None] = {}
     wanted = set(services)
@@ -309,15 +309,15 @@ def remaining_mappings(known: Mappings, services: Iterable[str], facts_of: Facts
         if role == SUPERUSER:
             remaining[role] = None
         elif role in wanted:
-            current = _run(facts_of(unit_of(role)))
+            current = _invocation_of(facts_of(unit_of(role)))
             recorded = current if run is None else run
             if SUPERUSER in known or (recorded and recorded == current):
                 remaining[role] = recorded
     return remaining
 
 
-def _run(facts: UnitFacts) -> str:
-    """What identifies this run of a unit; empty when it has no processes."""
+def _invocation_of(facts: UnitFacts) -> str:
+    """Return the InvocationID of this run of a unit; empty when it is inactive."""
     return "" if facts.active_state in ("inactive", "failed") else facts.invocation
 
 

@@ -1,4 +1,4 @@
-"""An account's configuration as it is in force: what has a fault stays as it was when it last had none."""
+"""The configuration in force: a part that has faults stays as it was when it last had none."""
 
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +20,7 @@ from helmd.operations.configuration.load import (
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """``faults`` are those of the files as they are now."""
+    """The configuration in force; ``faults`` are those of the present files."""
 
     settings: Settings
     registry: Registry
@@ -29,26 +29,29 @@ class Effective:
 
 
 def load_effective(layout: Layout) -> Effective:
-    """What is in force. Raises ConfigurationError only if Helm's settings have a fault and had one from the start."""
+    """Return the configuration in force.
+
+    Raises ConfigurationError only for faults in Helm's settings, if none without faults were saved.
+    """
     try:
         settings = load_settings(layout)
         return Effective(settings, load_suite(layout, settings))
     except ConfigurationError:
-        # Only now are the older sources worth their reading.
-        from helmd.operations.configuration.last_good import kept
+        # Imported here: only faulty files need it.
+        from helmd.operations.configuration.last_good import read_last_good
 
-        before = kept(layout)
+        before = read_last_good(layout)
     settings, faults = _settings(layout, before)
     sources, unread = registry_sources(layout)
     found = read_effective(sources, unread, before.registry if before else (), settings.taken_ports())
     return Effective(settings, whole_suite(found.registry, settings), (*faults, *found.faults), found.refused)
 
 
-def keep_faultless(layout: Layout) -> None:
-    """Keep the sources for when they get a fault; of those that have one now, keep what was kept before."""
-    from helmd.operations.configuration.last_good import keep, kept
+def save_faultless(layout: Layout) -> None:
+    """Save the sources as the last good ones; of those that have faults now, keep the saved ones."""
+    from helmd.operations.configuration.last_good import read_last_good, save_last_good
 
-    before = kept(layout)
+    before = read_last_good(layout)
     sources, unread = registry_sources(layout)
     try:
         newest = read_sources(layout)
@@ -56,7 +59,7 @@ def keep_faultless(layout: Layout) -> None:
             return
         settings = load_settings(layout)
         load_suite(layout, settings)
-        keep(layout, newest)
+        save_last_good(layout, newest)
         return
     except ConfigurationError as error:
         faulty = {fault.file for fault in (*unread, *error.faults)}
@@ -68,9 +71,9 @@ def keep_faultless(layout: Layout) -> None:
     try:
         configuration_of(mixed)
     except ConfigurationError:
-        # They depend on one another.
+        # The present files and the saved ones do not fit together.
         return
-    keep(layout, mixed)
+    save_last_good(layout, mixed)
 
 
 def _settings(layout: Layout, before: Sources | None) -> tuple[Settings, tuple[Fault, ...]]:

@@ -1,4 +1,4 @@
-"""The home directories of services: HOME in their environment, each seen by its own service alone."""
+"""The home directories of services: HOME in their environment. Each is visible to its own service only."""
 
 import shutil
 
@@ -9,14 +9,14 @@ from helmd.model.units.hardening import ISOLATED
 
 
 def make_homes(registry: Registry, layout: Layout) -> None:
-    """Makes the home directories that units bind; without its own, a service cannot start."""
+    """Create the home directories that units bind-mount; without its own, a service cannot start. Raises OSError."""
     for name, service in registry.services.items():
         if service.hardening in ISOLATED and not service.external and name != SUITE_CLUSTER:
             layout.home_of(name).mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def remove_home(unit: str, layout: Layout) -> None:
-    """Removes the home directory of a service that is gone, with what its programs have put into it."""
+    """Remove the home directory of the service of UNIT, with all its files. Raises OSError."""
     name = service_of(unit)
     if name and layout.home_of(name).is_dir():
         shutil.rmtree(layout.home_of(name))

@@ -1,4 +1,4 @@
-"""Import of an older Helm's ``services.json``: checked together with the suite, written to a file of its own."""
+"""Imports an older Helm's ``services.json``: checks it together with the suite, and writes it to a file of its own."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ LegacyEntries = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What would be written where. ``remarks`` are sentences without a full stop for the admin."""
+    """The file to be written, and its ``services``. ``remarks`` are sentences without full stop for the admin."""
 
     target: Path
     text: str
@@ -42,16 +42,16 @@ def plan_import(
     file_name: str = FILE_NAME,
     amend: Callable[[LegacyEntries], LegacyEntries] = lambda services: services,
 ) -> Import:
-    """Reads FILES and checks the suite as it would be with them. BASE is where relative paths start from.
+    """Read FILES, and check the suite as it would be with them; nothing is written.
 
-    Without BASE that is each file's own directory, which was the older Helm's. AMEND changes what was read. Raises
-    ConfigurationError with every fault; nothing is written here.
+    Relative paths start from BASE, by default each file's own directory, as in the older Helm. AMEND changes the
+    entries. Raises UsageError, and ConfigurationError with every fault.
     """
     legacy = read_legacy(_documents(files, base))
     target = layout.registry_directory / file_name
     sources, faults = registry_sources(layout)
     others = [source for source in sources if source.file != str(target)]
-    services, remarks = _fitted(amend(legacy.services), others)
+    services, remarks = _without_absent_dependencies(amend(legacy.services), others)
     origin = ", ".join(shown_key(file.resolve()) for file in files)
     head = f'# Imported from {origin} by "helmctl import"; yours to change.\n\n'
     text = head + toml_text({"services": services})
@@ -72,7 +72,7 @@ def plan_import(
 
 
 def write_import(planned: Import, force: bool) -> None:
-    """Puts the import in its place. Raises UsageError when there is one already, unless FORCE."""
+    """Write the file. Raises UsageError if it exists, unless FORCE; HelmError if it can't be written."""
     if os.path.lexists(planned.target) and not force:
         raise UsageError(
             f"{planned.target} already exists", hint="--dry-run shows what would be written; --force replaces the file."
@@ -104,7 +104,7 @@ def _documents(files: Sequence[Path], base: Path | None) -> list[Document]:
 
 def _read(file: Path, faults: list[Fault]) -> str | None:
     try:
-        # Without waiting for the other end of a named pipe.
+        # O_NONBLOCK: open(2) of a named pipe would wait for a writer.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as problem:
         faults.append(Fault(str(file), 0, "", f"can't be read ({getattr(problem, 'strerror', problem)})"))
@@ -126,7 +126,7 @@ def _read(file: Path, faults: list[Fault]) -> str | None:
 
 
 def _services_in(sources: Iterable[ConfigSource]) -> dict[str, Mapping[str, Any]]:
-    """The services that SOURCES name, as far as these can be read; the later one of a name."""
+    """Return the services in SOURCES, as far as these can be parsed; later ones override."""
     found: dict[str, Mapping[str, Any]] = {}
     for source in sources:
         # Faults are reported when the whole suite is checked.
@@ -137,10 +137,13 @@ def _services_in(sources: Iterable[ConfigSource]) -> dict[str, Mapping[str, Any]
     return found
 
 
-def _fitted(
+def _without_absent_dependencies(
     services: Mapping[str, Mapping[str, Any]], sources: Sequence[ConfigSource]
 ) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
-    """SERVICES with dependencies on services of the suite only: the older Helm had none, but the catalogue has."""
+    """Return SERVICES without the catalogue's dependencies on services that are not in the suite, and remarks on these.
+
+    The older Helm had no dependencies.
+    """
     catalogue = _services_in(source for source in sources if source.catalogue)
     present = _services_in(source for source in sources if not source.catalogue)
     fitted: dict[str, Mapping[str, Any]] = {}
@@ -152,17 +155,17 @@ def _fitted(
         needs = catalogue.get(name, {}).get("depends_on", [])
         if "depends_on" in entry or "depends_on" in present.get(name, {}) or not isinstance(needs, list):
             continue
-        away = [needed for needed in needs if needed not in services and needed not in present]
-        if away:
-            fitted[name] = {**entry, "depends_on": [needed for needed in needs if needed not in away]}
+        absent = [needed for needed in needs if needed not in services and needed not in present]
+        if absent:
+            fitted[name] = {**entry, "depends_on": [needed for needed in needs if needed not in absent]}
             remarks.append(
-                f"{name}: depends_on without {', '.join(map(shown_key, away))}, which is not part of the suite"
+                f"{name}: depends_on without {', '.join(map(shown_key, absent))}, which is not part of the suite"
             )
     return fitted, remarks
 
 
 def _in_order(sources: Sequence[ConfigSource], layout: Layout) -> list[ConfigSource]:
-    """SOURCES in the order in which they override once all of them are files."""
+    """Return SOURCES in the order in which later ones override, once all of them are files."""
 
     def place(source: ConfigSource) -> str:
         return source.file if Path(source.file).parent == layout.registry_directory else ""
@@ -171,7 +174,7 @@ def _in_order(sources: Sequence[ConfigSource], layout: Layout) -> list[ConfigSou
 
 
 def _fault_of_source(fault: Fault, target: str, files: Mapping[str, str]) -> Fault:
-    """A fault in the text that would be written, as a fault of the file that it was imported from."""
+    """Return FAULT of the text to be written as one of the file from which that was imported."""
     if fault.file != target:
         return fault
     name = fault.where.split(".")[1] if fault.where.count(".") else ""

@@ -1,4 +1,4 @@
-"""The suite as far as it can be read from the installed units, for when the configuration is faulty."""
+"""The suite as far as it can be read from the installed units, in case the configuration is faulty."""
 
 import re
 
@@ -14,7 +14,7 @@ _AFTER = re.compile(r"^After=(\S+)$", re.MULTILINE)
 
 
 def installed_suite(layout: Layout) -> Registry:
-    """Services of our rendered units, with their order. Their only health check is whether the process runs."""
+    """Return the services of Helm's installed units, with their order. Their only health check is a running process."""
     needs: dict[str, list[str]] = {}
     oneshots: set[str] = set()
     for path in sorted(layout.units.glob("hivematrix-*.service")):
@@ -22,7 +22,7 @@ def installed_suite(layout: Layout) -> Registry:
         if name and text and is_ours(text):
             needs[name] = [other for unit in _AFTER.findall(text) if (other := service_of(unit))]
             oneshots |= {name} if _ONESHOT in text else set()
-    # Units that were rendered at different times can have a cycle.
+    # Units that were rendered from different registries can have a cycle.
     while cycle := find_cycle(needs):
         needs[cycle[0]].remove(cycle[1])
     return Registry(

@@ -1,7 +1,7 @@
-"""Keys that services prove who they are with: the gateway's certificate, the signing key of Core. Made when missing.
+"""Generates missing keys of services: the gateway's TLS certificate, and the key with which Core signs tokens.
 
-No key that is there is changed: what can't be used is an error. The gateway's certificate, if Helm made it, gets a
-successor before it expires, and when the gateway gets another name.
+An existing key is never changed; one that can't be used is an error. The gateway's certificate, if Helm has issued it,
+is renewed before it expires, and when the gateway gets another host name.
 """
 
 import datetime
@@ -32,20 +32,19 @@ from helmd.model.suite.service import Registry
 from helmd.operations.configuration.module_files import CORE, GATEWAY_CERTIFICATE, KEYS, SIGNING_KEY, file_directory
 
 VALID_DAYS = 825
-"""What browsers accept at most of a certificate that an admin trusts by hand."""
+"""Maximum validity in days that browsers accept of a certificate that an admin has marked as trusted."""
 RENEWED_BEFORE = datetime.timedelta(days=30)
-"""How long before its end a certificate is renewed."""
+"""Time before its expiry at which a certificate is renewed."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-"""The names that each of Helm's certificates has."""
+"""Names in each certificate that Helm issues."""
 RSA_BITS = 2048
 
 
 def signing_key(directory: Path) -> Path | None:
-    """Core's RSA keys for tokens, ``keys/jwt_private.pem`` and ``jwt_public.pem`` in its checkout; the path of the
-    private one when it was made now.
+    """Ensure Core's RSA keys for tokens, ``keys/jwt_private.pem`` and ``jwt_public.pem`` in DIRECTORY, its checkout.
 
-    A public key that is missing is derived. Raises KeyFileError for keys that can't be used, and for a public one whose
-    private half is missing.
+    Return the path of the private key if it was generated now. A missing public key is derived. Raises KeyFileError for
+    keys that can't be used, and for a public key without its private one.
     """
     path, public = (directory / name for name in SIGNING_KEY)
     folder = Folder(path.parent)
@@ -67,11 +66,11 @@ def signing_key(directory: Path) -> Path | None:
 
 
 def gateway_certificate(directory: Path, host: str = "", now: datetime.datetime | None = None) -> Path | None:
-    """A self-signed certificate, ``certs/nexus.crt`` and ``.key`` in the checkout of Nexus, for this machine's name and
-    the name HOST by which users reach it; its path when made or renewed now.
+    """Ensure a self-signed certificate, ``certs/nexus.crt`` and ``.key`` in DIRECTORY, the checkout of Nexus.
 
-    A certificate of the admin's own is left alone. Raises KeyFileError when a half of a pair is missing or can't be
-    used, or when the two don't belong together.
+    It is for this machine's name, and HOST, by which users reach it. Return its path if it was issued or renewed now.
+    An admin's own certificate is not changed. Raises KeyFileError if one of the two files is missing or can't be used,
+    or if they don't match.
     """
     certificate, key_file = (directory / name for name in GATEWAY_CERTIFICATE)
     name = socket.gethostname()[:64] or "localhost"
@@ -85,9 +84,9 @@ def gateway_certificate(directory: Path, host: str = "", now: datetime.datetime 
 
 
 def make_keys(name: str, registry: Registry, layout: Layout) -> str:
-    """Make the keys of the service NAME if they are missing, or renew its certificate; what was done, as a sentence.
+    """Generate the keys of the service NAME if they are missing, or renew its certificate if that is due.
 
-    Raises KeyFileError.
+    Return what was done, as a sentence; empty for nothing. Raises KeyFileError.
     """
     directory = file_directory(registry[name], layout, KEYS[name][0])
     if name == CORE:
@@ -101,9 +100,9 @@ def make_keys(name: str, registry: Registry, layout: Layout) -> str:
 
 
 def install_certificate(certificate: Path, key: Path, registry: Registry, layout: Layout) -> str:
-    """Give the gateway a certificate of the admin's own, with its chain, and its key; what was done, as a sentence.
+    """Install an admin's own CERTIFICATE for the gateway, with its chain, and its KEY; return what was done.
 
-    Raises KeyFileError, and UsageError if the suite has no gateway.
+    That is a sentence, empty if nothing has changed. Raises KeyFileError, and UsageError if the suite has no gateway.
     """
     directory = file_directory(registry[GATEWAY], layout, GATEWAY_CERTIFICATE[0]) if GATEWAY in registry else None
     if directory is None or not directory.is_dir():

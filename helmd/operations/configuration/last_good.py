@@ -1,7 +1,7 @@
-"""The newest configuration without a fault, kept for a helmd that starts while the files have one.
+"""The last configuration without faults, saved for a helmd that is started while the files have some.
 
-Without it helmd would start on the defaults, on another port and another store, or not at all; then the limit on how
-often its sockets may trigger it would make these fail as well (systemd.socket(5), TriggerLimitBurst=).
+Without it helmd would use the defaults, with another port and another store, or would not start at all; then its socket
+units would fail as well, by their trigger limit (systemd.socket(5), TriggerLimitBurst=).
 """
 
 import json
@@ -18,10 +18,10 @@ def _path(layout: Layout) -> Path:
     return layout.state / "last-good.json"
 
 
-def keep(layout: Layout, sources: Sources) -> None:
-    """Keeps SOURCES, which have no fault; mode 0600, since settings may hold a database's password.
+def save_last_good(layout: Layout, sources: Sources) -> None:
+    """Save SOURCES, which have no faults, with mode 0600, since settings may contain a database's password.
 
-    A file system that can't be written is only logged: helmd works without it.
+    An OSError is only logged: helmd works without this file.
     """
     text = json.dumps(asdict(sources))
     try:
@@ -29,14 +29,14 @@ def keep(layout: Layout, sources: Sources) -> None:
             layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(_path(layout), text, 0o600)
     except OSError as problem:
-        # Imported when needed, as all that helmctl can do without.
+        # Imported here, since helmctl seldom needs it.
         import logging
 
         logging.getLogger(__name__).warning("%s can't be written: %s", _path(layout), problem.strerror)
 
 
-def kept(layout: Layout) -> Sources | None:
-    """What was kept last, or None."""
+def read_last_good(layout: Layout) -> Sources | None:
+    """Return the sources saved last; None if there are none or they can't be read."""
     try:
         found = json.loads(_read(layout))
         return Sources(**{name: tuple(ConfigSource(**each) for each in found[name]) for name in Sources.__slots__})

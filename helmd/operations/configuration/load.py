@@ -1,4 +1,4 @@
-"""Reading an account's configuration from disk: settings and registry, whole or not at all."""
+"""Reads an account's configuration from disk: settings, registry and formats, each completely or not at all."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry, Service
 
 if TYPE_CHECKING:
-    # helmctl needs no formats to start or stop a service.
+    # Only for annotations: helmctl needs no formats to start or stop a service.
     from helmd.model.logs.parsing.parsed import Formats
 
 FORMATS_FILE = "formats.toml"
@@ -37,7 +37,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What an account's files say. With ``faults``, services have the definitions that were last without."""
+    """The content of an account's files. With ``faults``, services have their last good definitions."""
 
     settings: Settings
     registry: Registry
@@ -45,15 +45,15 @@ class Configuration:
     faults: tuple[Fault, ...] = ()
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Opens PATH; open(2) of a named pipe without a writer would block otherwise."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open PATH without blocking, as open(2) of a named pipe without a writer otherwise does."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> ConfigSource | None:
-    """The text of a configuration file; None when there is none, or with a fault when it can't be read."""
+    """Read a configuration file. Return None if it does not exist, or can't be read; the latter is added to FAULTS."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=_open_nonblocking) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 faults.append(Fault(str(path), 0, "", "is not a regular file"))
                 return None
@@ -74,7 +74,7 @@ def _source(path: Path, faults: list[Fault], catalogue: bool = False) -> ConfigS
 
 
 def _modules(directory: Path, faults: list[Fault]) -> list[Path]:
-    """The files of installed modules. A directory that can't be read is a fault, not an empty one."""
+    """Return the paths of installed modules' registry files. A DIRECTORY that can't be read is added to FAULTS."""
     try:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
@@ -82,12 +82,12 @@ def _modules(directory: Path, faults: list[Fault]) -> list[Path]:
     except OSError as problem:
         faults.append(Fault(str(directory), 0, "", f"could not be read: {problem.strerror}"))
         return []
-    # Not the temporary files of editors.
+    # Editors' temporary files begin with a dot.
     return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
 
 
 def _declared(layout: Layout) -> list[Path]:
-    """The files with what the active versions of modules declare."""
+    """Return the paths of files with the settings that active versions of modules declare."""
     try:
         names = sorted(os.listdir(layout.modules))
     except OSError:
@@ -96,8 +96,9 @@ def _declared(layout: Layout) -> list[Path]:
 
 
 def registry_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
-    """The registry's files in the order in which they override: package, what modules declare of themselves, machine,
-    account, installed modules.
+    """Return the registry's files in the order in which later ones override, and faults of those that can't be read.
+
+    The order is: package, declarations of modules, machine, account, installed modules.
     """
     faults: list[Fault] = []
     found = [
@@ -117,7 +118,7 @@ def _settings_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
 
 
 def load_settings(layout: Layout) -> Settings:
-    """Helm's settings. Raises ConfigurationError with every fault."""
+    """Read Helm's settings. Raises ConfigurationError with every fault."""
     found, faults = _settings_sources(layout)
     if faults:
         raise ConfigurationError(faults)
@@ -125,7 +126,7 @@ def load_settings(layout: Layout) -> Settings:
 
 
 def load_suite(layout: Layout, settings: Settings, instead: ConfigSource | None = None) -> Registry:
-    """The suite as configured, with its embedded PostgreSQL. Raises ConfigurationError with every fault.
+    """Read the suite as configured, with its embedded PostgreSQL. Raises ConfigurationError with every fault.
 
     INSTEAD replaces the account's own file. Whether paths exist is checked by `path_faults`.
     """
@@ -153,7 +154,7 @@ def _formats_sources(layout: Layout) -> tuple[list[ConfigSource], list[Fault]]:
 
 
 def load_formats(layout: Layout) -> "Formats":
-    """How lines are read: the package's formats with the machine's and the account's over them.
+    """Read the formats of log lines: the package's, overridden by the machine's and the account's.
 
     Raises ConfigurationError with every fault.
     """
@@ -166,7 +167,7 @@ def load_formats(layout: Layout) -> "Formats":
 
 
 def read_sources(layout: Layout) -> Sources:
-    """The text of every file. Raises ConfigurationError for those that can't be read."""
+    """Read the text of every file. Raises ConfigurationError for those that can't be read."""
     settings, registry, formats = _settings_sources(layout), registry_sources(layout), _formats_sources(layout)
     if faults := [*settings[1], *registry[1], *formats[1]]:
         raise ConfigurationError(faults)
@@ -174,7 +175,7 @@ def read_sources(layout: Layout) -> Sources:
 
 
 def configuration_of(sources: Sources) -> Configuration:
-    """What SOURCES say together. Raises ConfigurationError with the faults of the first kind that has some."""
+    """Parse SOURCES to a configuration. Raises ConfigurationError with the faults of the first kind that has some."""
     from helmd.model.logs.parsing.format_schema import read_formats
 
     settings = read_settings_files(sources.settings)
@@ -183,18 +184,20 @@ def configuration_of(sources: Sources) -> Configuration:
 
 
 def path_faults(registry: Registry, layout: Layout, names: Collection[str] | None = None) -> list[Fault]:
-    """Files and directories of services that do not exist, or that services may not see, and schedules that systemd
-    does not accept; of all services, or of those that are in NAMES.
+    """Return the faults of services that can only be found on this machine; of all services, or those in NAMES.
+
+    These are files and directories that are missing, or hidden by the sandbox, and schedules that systemd does not
+    accept.
     """
-    return [
-        fault
-        for name, service in registry.services.items()
-        if names is None or name in names
-        for fault in (*_schedule(service), *(_missing(service, registry, layout) or _hidden(service, registry, layout)))
-    ]
+    faults: list[Fault] = []
+    for name, service in registry.services.items():
+        if names is None or name in names:
+            faults += _schedule_faults(service)
+            faults += _missing_files(service, registry, layout) or _hidden_files(service, registry, layout)
+    return faults
 
 
-def _schedule(service: Service) -> Sequence[Fault]:
+def _schedule_faults(service: Service) -> Sequence[Fault]:
     if not service.schedule:
         return ()
     from helmd.systemd.calendar import calendar_fault
@@ -204,8 +207,8 @@ def _schedule(service: Service) -> Sequence[Fault]:
     return ()
 
 
-def _hidden(service: Service, registry: Registry, layout: Layout) -> Sequence[Fault]:
-    """What the service needs or is given that its sandbox hides, and that may not be bound into it."""
+def _hidden_files(service: Service, registry: Registry, layout: Layout) -> Sequence[Fault]:
+    """Return faults for paths that the service needs or sets, but that may not be bind-mounted into its sandbox."""
     from helmd.systemd.programs import needs_of, refused_paths
 
     refused = [("readable_paths", sentence) for sentence in refused_paths(service, layout)]
@@ -215,7 +218,7 @@ def _hidden(service: Service, registry: Registry, layout: Layout) -> Sequence[Fa
     return [Fault(service.file, service.line, f"{where}.{key}", sentence) for key, sentence in dict.fromkeys(refused)]
 
 
-def _missing(service: Service, registry: Registry, layout: Layout) -> Sequence[Fault]:
+def _missing_files(service: Service, registry: Registry, layout: Layout) -> Sequence[Fault]:
     if service.external or service.name == SUITE_CLUSTER:
         return ()
     directory = layout.resolve(service.path)
@@ -257,7 +260,7 @@ def _missing(service: Service, registry: Registry, layout: Layout) -> Sequence[F
 
 
 def _environment_advice(directory: Path, interpreter: Path) -> str:
-    """How to make the virtual environment that INTERPRETER is to be in; empty where it is not in one."""
+    """Return how to create the virtual environment of INTERPRETER; empty if it is not to be in one, or that exists."""
     environment = interpreter.parent.parent
     requirements = directory / "requirements.txt"
     if interpreter.parent.name != "bin" or environment.parent != directory or environment.exists():
@@ -270,9 +273,9 @@ def _environment_advice(directory: Path, interpreter: Path) -> str:
 def _program_fault(
     program: str, service: Service, mode: Mode, layout: Layout, search: Sequence[str] = (), *, searched: bool = False
 ) -> str:
-    """Why PROGRAM of SERVICE can't be executed, as a sentence; empty if it can. SEARCH are places before PATH.
+    """Return why PROGRAM of SERVICE can't be executed, as a sentence; empty if it can.
 
-    SEARCHED: systemd-cat executes it (`script_fault`).
+    SEARCH are directories before those in PATH. SEARCHED: systemd-cat executes it (`script_fault`).
     """
     directory = layout.resolve(service.path)
     if "/" in program:
@@ -301,7 +304,7 @@ def _program_fault(
 
 
 _SHELL_COMMANDS = frozenset({"cd", "exec", "export", "source", ".", "set", "ulimit", "umask", "eval", "trap", "alias"})
-"""Commands of the shell itself, with which command lines copied from elsewhere begin."""
+"""Builtins of the shell, with which command lines copied from elsewhere often begin."""
 
 
 def _executable(path: Path) -> bool:

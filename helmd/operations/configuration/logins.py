@@ -1,4 +1,4 @@
-"""Has the suite's PostgreSQL ask a role for its password as soon as its service has been restarted with it."""
+"""Makes the suite's PostgreSQL require the password of a role once its service has been restarted with it."""
 
 import asyncio
 import logging
@@ -9,17 +9,17 @@ from helmd.model.config.settings import Settings
 from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Registry
-from helmd.operations.configuration.databases import pending_logins, settle_logins
+from helmd.operations.configuration.databases import pending_logins, require_passwords
 from helmd.systemd.bus import Manager
 
 _PERIOD = 2.0
-"""Seconds between two looks. Where all roles need their passwords, one look is the reading of a small file."""
+"""Interval in seconds. Once all roles need their passwords, only a small file is read."""
 
 _log = logging.getLogger(__name__)
 
 
 async def watch_logins(suite: Callable[[], tuple[Registry, Layout, Settings]]) -> NoReturn:
-    """Goes on until cancelled. SUITE returns what is configured now."""
+    """Run until cancelled. SUITE returns the present configuration."""
     trouble = ""
     while True:
         await asyncio.sleep(_PERIOD)
@@ -28,7 +28,7 @@ async def watch_logins(suite: Callable[[], tuple[Registry, Layout, Settings]]) -
             trouble = ""
         except (HelmError, OSError) as error:
             if str(error) != trouble:
-                _log.warning("whether PostgreSQL can ask services for their passwords is not known: %s", error)
+                _log.warning("PostgreSQL can't be made to require the passwords of services: %s", error)
             trouble = str(error)
 
 
@@ -36,4 +36,4 @@ def _settle(registry: Registry, layout: Layout, settings: Settings) -> None:
     if not pending_logins(registry, layout, settings):
         return
     with Manager() as manager:
-        settle_logins(registry, layout, settings, manager.facts)
+        require_passwords(registry, layout, settings, manager.facts)

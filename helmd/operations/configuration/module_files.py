@@ -1,5 +1,6 @@
-"""What Helm writes into the directories of services: ``services.json``, and the URI of a database in a configuration
-file. A directory that this account can't write is reported; it does not keep anything else from being applied.
+"""Writes files in the directories of services: ``services.json``, ``.flaskenv``, and database URIs in their own files.
+
+A directory that this account can't write is reported, and everything else is applied.
 """
 
 import errno
@@ -24,7 +25,7 @@ from helmd.model.suite.service import Registry, Service
 SERVICES_JSON = "services.json"
 FLASKENV = ".flaskenv"
 SIGNING_KEY = ("keys/jwt_private.pem", "keys/jwt_public.pem")
-"""What Core signs tokens with, and what others verify them with, in its directory."""
+"""The key with which Core signs tokens, and that with which others verify them, in Core's directory."""
 GATEWAY_CERTIFICATE = ("certs/nexus.crt", "certs/nexus.key")
 CORE = "core"
 KEYS = {CORE: SIGNING_KEY, GATEWAY: GATEWAY_CERTIFICATE}
@@ -34,17 +35,17 @@ _SETTING = re.compile(r"\{([a-z][a-z0-9_-]*)\.(url|realm)\}")
 
 
 def file_directory(service: Service, layout: Layout, name: str) -> Path:
-    """The directory that the file NAME of SERVICE is in: its own, or, for the state of a module, the one beside it.
+    """Return the directory of the file NAME of SERVICE: its own, or for the state of a module the one beside it.
 
-    Versions of modules have links to their state, and Helm follows none in a directory that a service writes to.
+    In versions of modules, state is a symbolic link, and Helm follows none in a directory that a service can write.
     """
     return layout.state_directory(layout.resolve(service.path), name, service.shared_paths)
 
 
 def place_services_json(registry: Registry, layout: Layout, document: str) -> Iterator[str]:
-    """Put DOCUMENT into the directory of each service that wants it; reports, as sentences without a full stop.
+    """Write DOCUMENT to the directory of each service with ``services_json``; yield problems as sentences.
 
-    Running services so learn of new ones; each start of a unit places it as well (`helmd.systemd.prestart`).
+    So running services learn of new ones. Each start of a unit writes it as well (`helmd.systemd.prestart`).
     """
     for name, service in registry.services.items():
         directory = layout.resolve(service.path)
@@ -52,16 +53,16 @@ def place_services_json(registry: Registry, layout: Layout, document: str) -> It
             try:
                 write_below(directory, SERVICES_JSON, document.encode(), 0o644)
             except OSError as problem:
-                yield f"{SERVICES_JSON} of {name} was not written: {explained(problem)}"
+                yield f"{SERVICES_JSON} of {name} was not written: {describe_file_error(problem)}"
 
 
 def place_flaskenv(
     registry: Registry, layout: Layout, runs: Callable[[str], bool] = lambda name: False
 ) -> Iterator[str]:
-    """Add the variables to ``.flaskenv`` that a service needs and does not find there; reports as sentences. RUNS says
-    whether a service does, which then has read an older one.
+    """Add missing variables of services to their ``.flaskenv``; yield problems, and restarts that are needed.
 
-    What Helm has put there, and nobody changed since, follows the settings that it was made of.
+    RUNS says whether a service runs, and so has read the older file. A variable that Helm has written, and nobody has
+    changed since, is updated when the settings change that it was made of.
     """
     placed = _placed(layout)
     before = {name: dict(variables) for name, variables in placed.items()}
@@ -72,7 +73,7 @@ def place_flaskenv(
         try:
             text = read_text(directory, FLASKENV)
             given = {key: value for key, value in service.flaskenv.items() if value != CLIENT_SECRET}
-            wanted = {key: filled_in(value, registry) for key, value in given.items()}
+            wanted = {key: expand_settings(value, registry) for key, value in given.items()}
             ours = placed.setdefault(name, {})
             present = {key: value_in(text, "env", "", key) for key in wanted}
             added = {
@@ -89,7 +90,7 @@ def place_flaskenv(
             if changed := [key for key in added if running or present[key] is not None]:
                 yield f"{', '.join(changed)} in {FLASKENV} of {name} changed; to take effect: helmctl restart {name}"
         except (OSError, ValueError) as problem:
-            why = explained(problem) if isinstance(problem, OSError) else str(problem)
+            why = describe_file_error(problem) if isinstance(problem, OSError) else str(problem)
             yield f"{FLASKENV} of {name} was not written: {why}"
     if placed != before and any(placed.values()):
         try:
@@ -99,9 +100,9 @@ def place_flaskenv(
 
 
 def variable_in_flaskenv(service: Service, layout: Layout, variable: str) -> str:
-    """What a service's ``.flaskenv`` sets; empty where it does not, or can't be read.
+    """Return the value of VARIABLE in a service's ``.flaskenv``; empty if it is not set there, or can't be read.
 
-    Flask takes its variables only where the environment has none.
+    In Flask, variables of the environment override this file.
     """
     try:
         return value_in(read_text(file_directory(service, layout, FLASKENV), FLASKENV), "env", "", variable) or ""
@@ -110,7 +111,7 @@ def variable_in_flaskenv(service: Service, layout: Layout, variable: str) -> str
 
 
 def _placed(layout: Layout) -> dict[str, dict[str, str]]:
-    """The variables that Helm has put into ``.flaskenv``, by service; what else is there is the admin's."""
+    """Return the variables that Helm has written to ``.flaskenv``, by service; all others are the admin's."""
     try:
         found = json.loads(layout.placed_variables.read_text())
     except (OSError, ValueError):
@@ -120,8 +121,8 @@ def _placed(layout: Layout) -> dict[str, dict[str, str]]:
     return {name: variables for name, variables in found.items() if isinstance(variables, dict)}
 
 
-def without_keys(registry: Registry, layout: Layout) -> Iterator[str]:
-    """The services that need keys and do not have all of them."""
+def services_without_keys(registry: Registry, layout: Layout) -> Iterator[str]:
+    """Yield the names of services that lack one of the keys they need."""
     for name, files in KEYS.items():
         if name in registry and not registry[name].external:
             directory = file_directory(registry[name], layout, files[0])
@@ -130,10 +131,10 @@ def without_keys(registry: Registry, layout: Layout) -> Iterator[str]:
 
 
 def place_client_secret(registry: Registry, layout: Layout, secret: str, write: bool) -> Iterator[Difference]:
-    """Put the SECRET of Keycloak's client `CORE_CLIENT` into ``.flaskenv`` of the services that want it, mode 0600.
+    """Write the SECRET of Keycloak's client `CORE_CLIENT` to ``.flaskenv`` of services that need it, mode 0600.
 
-    Yields what was otherwise. Without WRITE, nothing is changed. A service that names another client in its
-    ``.flaskenv`` is left alone. Raises OSError and ValueError.
+    Yield the differences; without WRITE, nothing is changed. A service that names another client in its ``.flaskenv``
+    is skipped. Raises OSError and ValueError.
     """
     for name, service in registry.services.items():
         directory = file_directory(service, layout, FLASKENV)
@@ -158,7 +159,10 @@ def place_client_secret(registry: Registry, layout: Layout, secret: str, write: 
 
 
 def ensure_service_secrets(registry: Registry, layout: Layout) -> Iterator[str]:
-    """Make the random values that services want, where their secrets and ``.flaskenv`` have none; reports."""
+    """Generate the random values that services need and that neither their secrets nor ``.flaskenv`` have.
+
+    Yields problems as sentences.
+    """
     for name, service in registry.services.items():
         try:
             text = read_text(file_directory(service, layout, FLASKENV), FLASKENV) if service.secrets else ""
@@ -166,29 +170,29 @@ def ensure_service_secrets(registry: Registry, layout: Layout) -> Iterator[str]:
             if missing:
                 ensure_secrets(layout.secrets_file(name), dict.fromkeys(missing, new_secret))
         except OSError as problem:
-            yield f"{name} was given no {', '.join(service.secrets)}: {explained(problem)}"
+            yield f"{name} was given no {', '.join(service.secrets)}: {describe_file_error(problem)}"
         except HelmError as error:
             yield f"{name} was given no {', '.join(service.secrets)}: {error.sentence}"
 
 
-def filled_in(value: str, registry: Registry) -> str:
-    """VALUE with the settings of services that it names; empty if one of them is not in the suite."""
+def expand_settings(value: str, registry: Registry) -> str:
+    """Return VALUE with the settings that it refers to, such as {core.url}; empty if a service is not in the suite."""
     names = {found[1] for found in _SETTING.finditer(value)}
     if any(name not in registry for name in names):
         return ""
     return _SETTING.sub(lambda found: str(getattr(registry[found[1]], found[2])), value)
 
 
-def explained(problem: OSError) -> str:
-    """Why a file in a checkout can't be used, and for a link what to do."""
+def describe_file_error(problem: OSError) -> str:
+    """Return why a file in a checkout can't be used, and for a symbolic link what to do."""
     hint = ", which is not followed; set path to the real directory" if problem.errno == errno.ELOOP else ""
     return f"{problem.filename}: {problem.strerror}{hint}"
 
 
 def place_database_uri(service: Service, layout: Layout, uri: str, replaced: Callable[[str], bool]) -> str:
-    """Set the URI in the service's configuration file, mode 0600; a report, or an empty string.
+    """Set the URI in the service's configuration file, mode 0600; return a problem as a sentence, or an empty string.
 
-    A value there that is not to be REPLACED is the admin's, and stays.
+    A present value is kept, unless REPLACED returns true for it.
     """
     config = service.database_config
     directory = file_directory(service, layout, config.file)
@@ -208,14 +212,14 @@ def place_database_uri(service: Service, layout: Layout, uri: str, replaced: Cal
         changed = with_value(text, kind, config.section, config.key, f"{config.scheme}:{rest}")
         write_below(directory, config.file, changed.encode("utf-8", "surrogateescape"), 0o600)
     except OSError as problem:
-        return f"the database of {service.name} was not written to {file}: {explained(problem)}"
+        return f"the database of {service.name} was not written to {file}: {describe_file_error(problem)}"
     except ValueError as problem:
         return f"the database of {service.name} was not written to {file}: {problem}"
     return ""
 
 
 def read_text(directory: Path, name: str) -> str:
-    """The text of a file below a service's directory; empty if there is none. Raises OSError, also for a link."""
+    """Read a file below a service's DIRECTORY; empty if it does not exist. Raises OSError, also for a symbolic link."""
     path = directory / name
     try:
         with opened_directory(path.parent) as folder:

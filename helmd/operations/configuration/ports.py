@@ -1,4 +1,4 @@
-"""Ports that the account may not listen on (ip_unprivileged_port_start in ip(7))."""
+"""Ports on which the account may not listen (ip_unprivileged_port_start in ip(7))."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ _DROP_IN = "/etc/sysctl.d/50-hivematrix-ports.conf"
 
 
 class PrivilegedPort(NamedTuple):
-    """``fix`` is a command that allows it."""
+    """A port that only root may use. ``fix`` is a command that allows it to this account."""
 
     port: int
     sentence: str
@@ -17,7 +17,7 @@ class PrivilegedPort(NamedTuple):
 
 
 def privileged_ports(wanted: Iterable[tuple[int, str]]) -> Iterator[PrivilegedPort]:
-    """Those of the WANTED ports, each with the unit that is to listen on it, that only root may use."""
+    """Yield those of the WANTED ports, each with the unit that is to listen on it, that only root may use."""
     lowest = int(_LOWEST.read_text())
     for port, unit in wanted:
         if port < lowest:

@@ -1,4 +1,4 @@
-"""Changing one setting of a service in the account's ``services.toml``; all else in it stays as it is."""
+"""Changes one setting of a service in the account's ``services.toml``, and nothing else in it."""
 
 from helmd.files.durable import write_atomically
 from helmd.model.config.config_text import with_value
@@ -10,7 +10,7 @@ from helmd.operations.configuration.load import load_suite
 
 
 def set_in_registry(layout: Layout, settings: Settings, service: str, key: str, value: str) -> None:
-    """Set KEY of a service of the suite to VALUE. Raises UsageError where that has no effect."""
+    """Set KEY of a SERVICE of the suite to VALUE. Raises UsageError if it can't be set, or is overridden."""
     file = layout.registry_file
     by_hand = f'Set {key} = "{value}" for [services.{service}] by hand.'
     try:
@@ -19,6 +19,6 @@ def set_in_registry(layout: Layout, settings: Settings, service: str, key: str, 
         raise UsageError(f"{file}: {problem}", hint=by_hand) from None
     if getattr(load_suite(layout, settings, ConfigSource(str(file), text))[service], key) != value:
         raise UsageError(
-            f"a file in {layout.registry_directory} sets {key} of {service}, so {file} has no say", hint=by_hand
+            f"a file in {layout.registry_directory} sets {key} of {service}, and overrides {file}", hint=by_hand
         )
     write_atomically(file, text)

@@ -1,4 +1,4 @@
-"""Renews the gateway's certificate, if Helm made it, some weeks before it expires."""
+"""Renews the gateway's certificate before it expires, if Helm has issued it."""
 
 import asyncio
 import logging
@@ -12,26 +12,29 @@ from helmd.model.suite.service import Registry
 from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE, file_directory
 
 _FIRST, _PERIOD = 60.0, 6 * 60 * 60.0
-"""Seconds until the first look, and between two."""
+"""Seconds until the first check, and between two."""
 
 _log = logging.getLogger(__name__)
 
 
 async def watch_certificate(suite: Callable[[], tuple[Registry, Layout]]) -> NoReturn:
-    """Goes on until cancelled. SUITE returns what is configured now."""
+    """Run until cancelled. SUITE returns the present configuration."""
     delay = _FIRST
     while True:
         await asyncio.sleep(delay)
         delay = _PERIOD
         try:
-            if said := await asyncio.to_thread(renewed, *suite()):
+            if said := await asyncio.to_thread(renew_if_due, *suite()):
                 _log.warning("%s", said)
         except (HelmError, OSError, ValueError) as error:
             _log.warning("the certificate of %s can't be renewed: %s", GATEWAY, error)
 
 
-def renewed(registry: Registry, layout: Layout) -> str:
-    """Renew the certificate if it is time; what was done, as a sentence. What is missing is made by set-up alone."""
+def renew_if_due(registry: Registry, layout: Layout) -> str:
+    """Renew the gateway's certificate if that is due; return what was done, as a sentence.
+
+    Missing files are only created by set-up and apply. Raises KeyFileError.
+    """
     if GATEWAY not in registry or registry[GATEWAY].external:
         return ""
     directory = file_directory(registry[GATEWAY], layout, GATEWAY_CERTIFICATE[0])

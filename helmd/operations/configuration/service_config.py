@@ -1,4 +1,4 @@
-"""The settings of one service as they are written, and changes of them in the account's ``services.toml``."""
+"""Reads the settings of one service as they are written, and changes them in the account's ``services.toml``."""
 
 import hashlib
 import stat
@@ -23,7 +23,7 @@ from helmd.model.field_error import FieldError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import unit_of
 from helmd.model.suite.registry import collect
-from helmd.operations.configuration.apply import Change, changes, concerning
+from helmd.operations.configuration.apply import Change, changes, changes_for
 from helmd.operations.configuration.load import load_settings, load_suite, path_faults, registry_sources
 
 _ORDER = {setting.key: place for place, setting in enumerate(SERVICE_SETTINGS)}
@@ -31,25 +31,25 @@ _GROUPS = frozenset(key.partition(".")[0] for key in _ORDER if "." in key)
 
 
 class ChangedMeanwhileError(HelmError):
-    """The files are not those that the caller has read."""
+    """The files have changed since the caller has read them."""
 
     code = "precondition_failed"
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """What is written, and the tag of this state of all of the registry's files."""
+    """The settings as they are written, and the ETag of all of the registry's files."""
 
     reply: ServiceConfigReply
     etag: str
     later: Mapping[str, str] = field(default_factory=dict)
-    """Settings and variables (environment.NAME) that a file has which is read after the account's, which can't change
-    them, with that place.
+    """Settings and variables (environment.NAME) that a later file overrides, so that the account's can't change them;
+    with that file and line.
     """
 
 
 def service_config(layout: Layout, service: str) -> ServiceConfig:
-    """The settings of SERVICE. Raises UnknownServiceError for one that no file of the account names."""
+    """Return the settings of SERVICE. Raises UnknownServiceError if none of the account's files has it."""
     sources, unread = registry_sources(layout)
     _, _, faults = collect(sources)
     found: dict[str, ServiceSetting] = {}
@@ -66,7 +66,7 @@ def service_config(layout: Layout, service: str) -> ServiceConfig:
             if source.file.startswith(directory):
                 later |= dict.fromkeys(_names(key, value), f"{source.file}, line {line}" if line else source.file)
             if isinstance(value, dict) and isinstance(earlier, dict):
-                # As the registry merges variables.
+                # The registry merges variables in the same way.
                 value = {**earlier, **value}
             editable = source.file == str(layout.registry_file)
             found[key] = ServiceSetting(shown_key(key), masked(value), source.file, line, editable)
@@ -81,9 +81,9 @@ def service_config(layout: Layout, service: str) -> ServiceConfig:
 def change_service_config(
     layout: Layout, service: str, wanted: ServiceConfigBody, etags: Collection[str] | None, *, dry_run: bool = False
 ) -> tuple[ServiceConfigChanged, str]:
-    """Change settings of SERVICE in the account's file, and return what that changes and the tag of the new state.
+    """Change settings of SERVICE in the account's file; return what that changes, and the new ETag.
 
-    With DRY_RUN nothing is written. ETAGS has that of the state that the caller has seen; None takes any state.
+    With DRY_RUN nothing is written. ETAGS are those of states that the caller accepts; None accepts any.
 
     Raises ChangedMeanwhileError for another state, UsageError with the faults that the registry would have,
     UnknownServiceError, ConfigurationError, LockedError and OSError; then nothing has changed.
@@ -112,9 +112,9 @@ def change_service_config(
         found = changes(registry, layout, settings)
         mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o644
         if new != old and not dry_run:
-            # Through a link, which would be replaced by the file.
+            # Resolved, since a symbolic link would be replaced by the file.
             write_atomically(file.resolve(), new, mode)
-        chosen = {change.unit for change in concerning(found, {unit_of(service)})}
+        chosen = {change.unit for change in changes_for(found, {unit_of(service)})}
         units = tuple(_difference(change, change.unit in chosen) for change in found if change.kind != "same")
     changed = ServiceConfigChanged(
         service_name=service,
@@ -163,7 +163,7 @@ def _error(member: str, key: str, sentence: str, code: str) -> FieldError:
 
 
 def _field_errors(service: str, wanted: ServiceConfigBody, faults: Sequence[Fault]) -> Iterator[FieldError]:
-    """Each of FAULTS at the key that causes it; what no key of the change is about, with its file and line."""
+    """Yield FAULTS with the key of the change that causes each; without one, with its file and line."""
     set = {shown_key(f"services.{service}.{key}"): key for key in wanted.set}
     unset = {f"services.{service}.{key}": number for number, key in enumerate(wanted.unset)}
     for fault in faults:
@@ -178,7 +178,7 @@ def _field_errors(service: str, wanted: ServiceConfigBody, faults: Sequence[Faul
 
 
 def _overridden(layout: Layout, source: ConfigSource, service: str, wanted: ServiceConfigBody) -> Iterator[FieldError]:
-    """Settings that a file of a module has as well, which is read later."""
+    """Yield errors for settings that a module's file, which is read later, has as well."""
     directory = f"{layout.registry_directory}/"
     for later in registry_sources(layout)[0]:
         if not later.file.startswith(directory):
@@ -197,7 +197,7 @@ def _own_table(tables: Mapping[str, Any], service: str) -> Mapping[str, Any] | N
 
 
 def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings of a service's table by dotted key; a table that is a setting itself, as environment, is one value."""
+    """Yield the settings of a service's table by dotted key; a table such as environment is one setting."""
     for key, value in table.items():
         if key in _GROUPS and isinstance(value, dict):
             yield from ((f"{key}.{inner}", each) for inner, each in value.items())
@@ -206,7 +206,7 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _names(key: str, value: object) -> Iterator[str]:
-    """The settings that VALUE of KEY sets: itself, or each variable of a table."""
+    """Yield the keys that are set by VALUE of KEY: KEY itself, or one for each variable in a table."""
     if isinstance(value, Mapping):
         yield from (f"{key}.{name}" for name in value)
     else:
@@ -226,7 +226,7 @@ def _difference(change: Change, applied: bool) -> UnitDifference:
 
 
 def _next(service: str, units: tuple[UnitDifference, ...]) -> str:
-    """What has to be run for a change of a unit to take effect once it is applied."""
+    """Return the command by which a change of the service's unit takes effect after it is applied; empty for none."""
     return f"helmctl restart {service}" if any(each.unit == unit_of(service) for each in units) else ""
 
 

@@ -1,7 +1,7 @@
-"""The sockets that systemd holds for helmd: installed beside a running suite, and replaced without a gap for requests.
+"""Installs the socket units by which systemd listens for helmd, and replaces them without a gap for requests.
 
-systemd refuses to start a socket whose service runs. So both are restarted together: helmd's stop comes first, then the
-sockets', and helmd starts on the new ones (systemd.unit(5), Before=).
+systemd refuses to start a socket unit whose service runs. So both are restarted together: helmd is stopped first, then
+the sockets are restarted, then helmd is started with the new ones (systemd.unit(5), Before=).
 """
 
 import time
@@ -12,25 +12,24 @@ from helmd.model.config.settings import Settings
 from helmd.model.errors import ConfigurationError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import HELMD_UNIT
-from helmd.operations.configuration.last_good import kept
+from helmd.operations.configuration.last_good import read_last_good
 from helmd.operations.configuration.load import configuration_of, load_settings
 from helmd.systemd.bus import Manager
 from helmd.systemd.installed import is_ours, read_unit
 from helmd.systemd.render import render_sockets, template_environment
 
 _WAIT_SECONDS = 30.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 def replace_sockets(manager: Manager, units: Collection[str]) -> None:
-    """Makes systemd listen as UNITS say by now, and restarts helmd on that if it runs; returns once that is done.
+    """Restart the socket UNITS as they are installed now, with helmd if that runs; wait until that is done.
 
-    A socket unit that can't listen, since its port is in use, fails by itself: helmd has Wants= for it, and tries
-    again.
+    A socket unit whose port is in use fails without helmd, which only wants it (Wants=) and retries.
     """
     runs = manager.facts(HELMD_UNIT).active_state in ("active", "activating", "reloading")
     if runs:
-        # Takes inactive sockets along, since helmd wants them.
+        # This also starts inactive sockets, since helmd wants them.
         manager.restart(HELMD_UNIT)
     for unit in units:
         facts = manager.facts(unit)
@@ -42,18 +41,18 @@ def replace_sockets(manager: Manager, units: Collection[str]) -> None:
 
 
 def wait_for_jobs(manager: Manager, units: Collection[str]) -> None:
-    """Waits until systemd has no job for UNITS any more."""
+    """Wait until systemd has no jobs for UNITS, for at most _WAIT_SECONDS."""
     deadline = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < deadline and any(manager.facts(unit).job for unit in units):
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def install_sockets(layout: Layout, manager: Manager) -> list[str]:
-    """For an upgrade from a package whose helmd made its sockets itself: installs and enables their units, if this
-    account has a suite. Those that are new or changed; what runs stays as it is.
+    """Install and enable the socket units if this account has a suite; return those that are new or changed.
 
-    With faulty settings those of the newest faultless configuration count; without any nothing is installed, and helmd
-    still listens by itself.
+    This is for upgrades from a package whose helmd opened its sockets itself. Nothing is restarted. Instead of faulty
+    settings the last good ones are used; if there are none, nothing is installed, and helmd still opens its sockets
+    itself.
     """
     if not layout.config.is_dir() or (settings := _settings(layout)) is None:
         return []
@@ -74,7 +73,7 @@ def _settings(layout: Layout) -> Settings | None:
     try:
         return load_settings(layout)
     except ConfigurationError:
-        sources = kept(layout)
+        sources = read_last_good(layout)
     try:
         return None if sources is None else configuration_of(sources).settings
     except ConfigurationError:

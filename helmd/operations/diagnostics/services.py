@@ -21,7 +21,7 @@ from helmd.model.units.diagnostics import Finding, bad, judge_certificate, ok, w
 from helmd.model.units.unit_state import UnitFacts, condition, explain
 from helmd.operations.configuration.module_files import GATEWAY_CERTIFICATE, file_directory
 from helmd.operations.diagnostics.context import DoctorContext
-from helmd.operations.monitoring.status import View, look
+from helmd.operations.monitoring.status import View, observe_services
 from helmd.systemd.bus import Manager
 
 _HANDSHAKE_SECONDS = 3.0
@@ -30,7 +30,7 @@ _HANDSHAKE_SECONDS = 3.0
 def services(context: DoctorContext) -> list[Finding]:
     """Check whether the services run and are healthy, and none runs without one that it needs."""
     suite = context.suite
-    views = {view.service.name: view for view in look(suite, suite.names, context.manager, context.layout)}
+    views = {view.service.name: view for view in observe_services(suite, suite.names, context.manager, context.layout)}
     ours = [view for view in views.values() if not view.service.external]
     if ours and all(view.word == "stopped" for view in ours):
         return [warn("the suite is stopped", "helmctl up")]

@@ -26,7 +26,7 @@ from helmd.model.units.unit_state import (
 )
 from helmd.operations.configuration.ports import privileged_ports
 from helmd.operations.diagnostics.sandbox import sandbox_causes
-from helmd.operations.monitoring.status import View, look
+from helmd.operations.monitoring.status import View, observe_services
 from helmd.systemd.bus import Manager
 
 LINES = 8
@@ -57,7 +57,7 @@ def why(name: str, registry: Registry, manager: Manager, layout: Layout) -> tupl
     """Return the paragraph, and the last log lines of the service that it is about."""
     graph = dependencies(registry)
     order = start_order(graph, closure(graph, [name])) if name in registry else (name,)
-    views = {view.service.name: view for view in look(registry, order, manager, layout)}
+    views = {view.service.name: view for view in observe_services(registry, order, manager, layout)}
     view, now = views[name], time.time()
     broken = next((views[other] for other in order if other != name and not views[other].good), None)
     sentences = [_now(view, now)]

@@ -21,7 +21,7 @@ from helmd.keycloak.distribution.unpack import artefact_of, unpack, unpacked
 from helmd.model.config.settings import Settings
 from helmd.model.errors import HelmError, KeycloakError, StartFailedError, UsageError
 from helmd.model.layout import Layout
-from helmd.operations.configuration.apply import apply, changes, concerning
+from helmd.operations.configuration.apply import apply, changes, changes_for
 from helmd.operations.configuration.databases import administration
 from helmd.operations.configuration.load import load_suite
 from helmd.operations.configuration.registry_file import set_in_registry
@@ -222,7 +222,7 @@ def _install(layout: Layout, settings: Settings, manager: Manager) -> None:
     """Install Keycloak's unit for the present configuration."""
     registry = load_suite(layout, settings)
     unit = keycloak_unit(registry).unit
-    done = apply(concerning(changes(registry, layout, settings), [unit]), registry, layout, settings, manager)
+    done = apply(changes_for(changes(registry, layout, settings), [unit]), registry, layout, settings, manager)
     for fault in (fault for change in done.refused if change.unit == unit for fault in change.faults):
         raise KeycloakError(f"its unit can't be installed: {fault}")
 

@@ -39,7 +39,7 @@ from helmd.model.suite.names import HELM_UNITS, unit_of
 from helmd.operations.configuration.apply import apply, changes
 from helmd.operations.configuration.import_json import Import, plan_import, write_import
 from helmd.operations.configuration.load import load_settings, load_suite
-from helmd.operations.configuration.module_files import FLASKENV, KEYS, SERVICES_JSON, explained, read_text
+from helmd.operations.configuration.module_files import FLASKENV, KEYS, SERVICES_JSON, describe_file_error, read_text
 from helmd.operations.modules.processes import FoundProcess, FoundProcesses, end_processes, find_processes
 from helmd.operations.setup.setup import run_unit
 from helmd.systemd.bus import Manager, Signals
@@ -434,7 +434,8 @@ def _restore_file(kept: CheckoutFile, place: Path, replaced: Path) -> None:
             return
     except OSError as problem:
         raise AdoptionError(
-            f"{path} can't be restored: {explained(problem)}", hint=f"What it had is in {place}; then run this again."
+            f"{path} can't be restored: {describe_file_error(problem)}",
+            hint=f"What it had is in {place}; then run this again.",
         ) from None
     assert content is not None and kept.mode is not None
     write_below(Path(kept.directory), kept.name, content, kept.mode)

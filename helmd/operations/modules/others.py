@@ -10,7 +10,7 @@ from helmd.model.identity.realm import GATEWAY, wanted_realm
 from helmd.model.layout import Layout
 from helmd.model.suite.discovery import discovery_document
 from helmd.model.suite.names import CLIENT_SECRET, service_behind, unit_of
-from helmd.operations.configuration.apply import apply, changes, concerning
+from helmd.operations.configuration.apply import apply, changes, changes_for
 from helmd.operations.configuration.effective import Effective, load_effective
 from helmd.operations.setup.setup import realm_service
 from helmd.systemd.bus import Manager
@@ -66,7 +66,7 @@ def _applied(
     if not units:
         return []
     found = changes(suite.registry, layout, suite.settings, refused=suite.refused)
-    applied = apply(concerning(found, units), suite.registry, layout, suite.settings, manager)
+    applied = apply(changes_for(found, units), suite.registry, layout, suite.settings, manager)
     for notice in applied.notices:
         notify(f"warning: {notice}")
     again = []

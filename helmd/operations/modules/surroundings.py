@@ -19,7 +19,7 @@ from helmd.modules.records import read_record, write_record
 from helmd.modules.sandbox import is_sandbox_of
 from helmd.modules.start_block import allow_start, block_start
 from helmd.modules.versions import keep_unlinked_state, remove_version
-from helmd.operations.configuration.apply import apply, changes, concerning
+from helmd.operations.configuration.apply import apply, changes, changes_for
 from helmd.operations.configuration.databases import ensure_databases
 from helmd.operations.configuration.effective import load_effective
 from helmd.operations.configuration.module_files import ensure_service_secrets, place_flaskenv
@@ -184,7 +184,7 @@ class ModuleSteps:
             faults = [str(fault) for fault in suite.faults]
             raise ModuleError(f"its configuration has faults with version {version}", lines=faults)
         found = changes(suite.registry, self.layout, suite.settings, refused=suite.refused)
-        applied = apply(concerning(found, {self.unit}), suite.registry, self.layout, suite.settings, self.manager)
+        applied = apply(changes_for(found, {self.unit}), suite.registry, self.layout, suite.settings, self.manager)
         if refused := [str(fault) for change in applied.refused for fault in change.faults]:
             raise ModuleError(f"its unit can't be installed: {refused[0]}", lines=refused[1:])
         for notice in applied.notices:

@@ -19,7 +19,7 @@ from helmd.systemd.bus import Manager
 
 UNREGISTERED = "not in the registry"
 _ANOTHER_AFTER = 0.01
-"""Seconds without the end of a health check after which one more is made beside those that are not done."""
+"""Seconds without a finished health check after which one more thread is started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class View:
         return self.verdict.started and self.word not in ("flapping", "failed", "stopped")
 
 
-def look(
+def observe_services(
     registry: Registry,
     names: Sequence[str],
     manager: Manager,
@@ -59,7 +59,7 @@ def look(
     asked = [
         s for s in known if s.name in registry and (s.external or (facts[s.name].active and not facts[s.name].oneshot))
     ]
-    verdicts = ask_all({s.name: partial(check, s, layout) for s in asked})
+    verdicts = run_checks({s.name: partial(check, s, layout) for s in asked})
     at = time.time() if now is None else now
     views = []
     for service in known:
@@ -82,7 +82,7 @@ def check(service: Service, layout: Layout) -> HealthVerdict:
     return run_probe(probe_of(service))
 
 
-def ask_all(checks: Mapping[str, Callable[[], HealthVerdict]]) -> dict[str, HealthVerdict]:
+def run_checks(checks: Mapping[str, Callable[[], HealthVerdict]]) -> dict[str, HealthVerdict]:
     """Return the verdicts of CHECKS, made in parallel as far as they take long: most take less than a thread does."""
     found: dict[str, HealthVerdict] = {}
     pending = list(checks.items())

@@ -9,7 +9,7 @@ from helmd.model.errors import HelmError
 from helmd.model.layout import Layout
 from helmd.model.suite.names import HELMD_UNIT, JOURNAL_UNIT, SOCKET_UNITS, STORE_CLUSTER_UNIT, SUITE_CLUSTER, unit_of
 from helmd.model.suite.service import Registry
-from helmd.operations.configuration.apply import apply, changes, concerning
+from helmd.operations.configuration.apply import apply, changes, changes_for
 from helmd.operations.configuration.databases import embedded_cluster
 from helmd.operations.setup.setup import Notify, run_unit
 from helmd.postgres.binaries import Binaries, major_of, newest
@@ -70,7 +70,7 @@ class SystemdUnits:
         run_unit(self.manager, self.signals, unit, stop=True)
 
     def install(self, unit: str) -> None:
-        found = concerning(changes(self.registry, self.layout, self.settings), [unit])
+        found = changes_for(changes(self.registry, self.layout, self.settings), [unit])
         apply(found, self.registry, self.layout, self.settings, self.manager)
 
 
