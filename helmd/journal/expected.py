@@ -108,7 +108,7 @@ class FileSet:
     def expected(self, uid: int, after: int, up_to: int, last: str = "") -> list[Expected]:
         """Return the numbers of an account's entries above AFTER, up to and including UP_TO, by file, without zeros.
 
-        By its number, no file that begins behind the entry at the cursor LAST has any.
+        A file that begins after the entry at the cursor LAST, by sequence number, has none.
         """
         found = []
         end = parse_cursor(last)
@@ -215,7 +215,7 @@ class FileSet:
         self._done &= present
 
     def _concerned(self, file: JournalFile) -> bool:
-        """Return whether a file may have entries of this boot: it begins or ends in it, or goes on over several."""
+        """Return whether a file may have entries of this boot: it begins or ends in it, or spans several."""
         header = file.header
         if self._machine_id is not None and self._machine_id not in (header.machine_id, file.path.parent.name):
             return False

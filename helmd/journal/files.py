@@ -183,7 +183,7 @@ class Chain:
             after.append(Times(header.tail_realtime, header.tail_monotonic))
         return plausible_times(given, before, after)
 
-    def stretch(self, boot_id: str, after: int, up_to: int) -> tuple[int, int]:
+    def bounds(self, boot_id: str, after: int, up_to: int) -> tuple[int, int]:
         """Return the numbers of a boot's first entry with a monotonic time above AFTER, and of the first one above
         UP_TO.
 
@@ -203,7 +203,7 @@ class Chain:
 
     def between(self, boot_id: str, after: int, up_to: int) -> int:
         """Return how many entries a boot has with monotonic times above AFTER, up to and with UP_TO."""
-        begin, stop = self.stretch(boot_id, after, up_to)
+        begin, stop = self.bounds(boot_id, after, up_to)
         return stop - begin
 
     def _boot(self, boot_id: str) -> tuple[int, int]:
@@ -241,8 +241,8 @@ class Chain:
                 end = middle
                 continue
             number, entry = found
-            before, behind = self._previous(number, first), self._next(number + 1, last)
-            votes = (before is not None and met(before[1]), met(entry), behind is None or met(behind[1]))
+            before, after = self._previous(number, first), self._next(number + 1, last)
+            votes = (before is not None and met(before[1]), met(entry), after is None or met(after[1]))
             if sum(votes) > 1:
                 end = middle
             else:

@@ -19,7 +19,7 @@ from systemd import _reader
 from helmd.model.errors import HelmError
 from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, SEARCH_LIMIT, LogRow
 from helmd.model.logs.parsing.entry_times import STEP, Times
-from helmd.model.logs.parsing.journal_fields import JournalEntry, dated, message_of, row_of
+from helmd.model.logs.parsing.journal_fields import JournalEntry, message_of, row_of, with_realtime_field
 from helmd.model.logs.parsing.position import parse_cursor
 from helmd.model.suite.names import (
     HELM_SERVICE,
@@ -234,7 +234,7 @@ class JournalQuery:
         """Return Helm's own records that were written since `own_changes` began to be read, or since the last call."""
         self._match_any([_OF_ACTORS])
         self._journal.process()
-        pending = self._seek_behind_newest()
+        pending = self._seek_after_newest()
         found: list[Found] = []
         for entry in self._walk(self._journal._next, pending):
             self._newest = entry.cursor
@@ -302,7 +302,7 @@ class JournalQuery:
         poller.register(output, 0)
         # If all services are selected, new ones are followed as well.
         self._match(self._wanted.services)
-        pending = self._seek_behind_newest()
+        pending = self._seek_after_newest()
         while True:
             for entry in self._walk(self._journal._next, pending):
                 if found := self._chosen(entry):
@@ -331,8 +331,8 @@ class JournalQuery:
             for match in (*common, *matches):
                 journal.add_match(match)
 
-    def _seek_behind_newest(self) -> bool:
-        """Seek behind the newest entry; return whether the current entry is a new one."""
+    def _seek_after_newest(self) -> bool:
+        """Seek to the entry after the newest one read; return whether the current entry is a new one."""
         if not self._newest:
             self._journal.seek_realtime(self._opened)
             return False
@@ -371,7 +371,7 @@ class JournalQuery:
             self._boot_read = entry.boot_id
         times = self._files.times(entry.cursor, given) or given
         self._offsets[entry.boot_id] = times.offset
-        return dated(entry._replace(realtime=times.realtime, monotonic=times.monotonic), given)
+        return with_realtime_field(entry._replace(realtime=times.realtime, monotonic=times.monotonic), given)
 
     def _chosen(self, entry: JournalEntry) -> Found | None:
         pattern = self._wanted.pattern

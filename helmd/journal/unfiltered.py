@@ -16,7 +16,7 @@ from systemd import _reader
 from helmd.journal.files import DamagedError, EntryHead, JournalFile, is_same_boot
 from helmd.model.logs.entry import MESSAGE_LIMIT
 from helmd.model.logs.parsing.entry_times import Times
-from helmd.model.logs.parsing.journal_fields import CUT, JournalEntry, Value, dated
+from helmd.model.logs.parsing.journal_fields import CUT, JournalEntry, Value, with_realtime_field
 from helmd.model.logs.parsing.position import parse_cursor
 
 DATA_THRESHOLD = MESSAGE_LIMIT + len(b"MESSAGE=") + 1
@@ -53,7 +53,7 @@ class UnfilteredFile:
         self._uid = b"%d" % uid
         self._boot_id = boot_id
         self._chain = file.entries()
-        self._number, self._stop = self._chain.stretch(boot_id, after, up_to)
+        self._number, self._stop = self._chain.bounds(boot_id, after, up_to)
         self._alone = file.belongs_to(uid)
         self._own = None if self._alone else self._offsets_of_account(after, up_to)
         self._read = self._doubtful = 0
@@ -112,7 +112,7 @@ class UnfilteredFile:
         times = self._chain.times(number, self._boot_id, given)
         cursor = head.cursor(self.file.header.seqnum_id)
         entry = JournalEntry(fields, cursor, self._boot_id, times.monotonic, times.realtime)
-        return Recovered(dated(entry, given), head.monotonic, size)
+        return Recovered(with_realtime_field(entry, given), head.monotonic, size)
 
     def _may_be_own(self, number: int) -> bool:
         """Return whether an entry is the account's by the file's list of these, as far as it is known where the entry
@@ -120,8 +120,8 @@ class UnfilteredFile:
         """
         if self._own is None:
             return True
-        before, offset, behind = (self._chain.offset(each) for each in (number - 1, number, number + 1))
-        if not before < offset < (behind or offset + 1):
+        before, offset, after = (self._chain.offset(each) for each in (number - 1, number, number + 1))
+        if not before < offset < (after or offset + 1):
             return True
         place = bisect_left(self._own, offset)
         return place < len(self._own) and self._own[place] == offset
@@ -134,7 +134,7 @@ class UnfilteredFile:
             return None
         if not chain.whole:
             return None
-        begin, stop = chain.stretch(self._boot_id, after, up_to)
+        begin, stop = chain.bounds(self._boot_id, after, up_to)
         return array("Q", sorted(chain.offset(number) for number in range(begin, stop)))
 
     def _fields(self, head: EntryHead) -> dict[str, Value]:
@@ -157,7 +157,7 @@ class UnfilteredFile:
                 return found
         if self._journal is None and not self._open():
             return False
-        # It is not found by its number behind a damaged number, nor by its time behind a damaged time.
+        # It is not found by its number after a damaged number, nor by its time after a damaged time.
         for by_number in (True, False):
             if by_number:
                 self._journal.seek_cursor(cursor)
@@ -191,8 +191,9 @@ class UnfilteredFile:
         return None
 
     def _seek_back_to(self, cursor: str, head: EntryHead) -> bool:
-        """Return whether the entry of a cursor is found from behind: one of its time may have a number that is too
-        high.
+        """Search backwards for the entry of a cursor; return whether it was found.
+
+        An entry of the same time may have a number that is too high.
         """
         self._journal.seek_monotonic(head.monotonic + 1, head.boot_id)
         self._pending = False

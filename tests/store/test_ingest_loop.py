@@ -327,7 +327,7 @@ async def test_a_quiet_journal_is_looked_at_less_often(
 async def test_a_traceback_that_is_half_read_at_the_end_comes_once_and_whole(
     database: Database, journal: Path, monkeypatch: pytest.MonkeyPatch, notified: int
 ) -> None:
-    monkeypatch.setattr(ingest, "HOLD_IN_THE_MIDDLE", 60 * SECOND)
+    monkeypatch.setattr(ingest, "HOLD_INCOMPLETE", 60 * SECOND)
     entries = [
         line(text, SECOND + n, realtime=now(), fields={"PRIORITY": "5"})
         for n, text in enumerate((*TRACEBACK, "INFO:app:after"))
@@ -355,7 +355,7 @@ async def test_a_traceback_that_stops_in_the_middle_is_waited_for(
     """As when journald begins a new file after so many of its lines, OLD seconds ago. But not forever."""
     booted, ticks = now() - SECOND, 0
     lines, whole = ("ERROR:app:failed", *TRACEBACK), "\n".join(("failed", *TRACEBACK))
-    usual = {name: getattr(ingest, name) for name in ("HOLD_AT_REST", "HOLD_IN_THE_MIDDLE")}
+    usual = {name: getattr(ingest, name) for name in ("HOLD_AT_REST", "HOLD_INCOMPLETE")}
 
     def hold(**given: int) -> None:
         for name, value in given.items():

@@ -15,7 +15,7 @@ from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError
 from helmd.model.layout import layout
 from helmd.model.logs.level import LEVELS
-from helmd.model.logs.parsing.embedded_time import says_nothing_new
+from helmd.model.logs.parsing.embedded_time import is_same_time
 from helmd.model.logs.parsing.format_schema import read_formats
 from helmd.model.logs.parsing.formats import parse_text
 from helmd.model.logs.parsing.multiline import Joiner
@@ -452,7 +452,7 @@ ABSENT = {
     ],
 )
 def test_stated_times(stated: object, agrees: bool) -> None:
-    assert says_nothing_new(stated, WHEN) is agrees
+    assert is_same_time(stated, WHEN) is agrees
 
 
 def with_file(text: str) -> Formats:

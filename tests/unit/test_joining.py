@@ -8,18 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helmd.model.logs.entry import MESSAGE_LIMIT
-from helmd.model.logs.parsing.multiline import MOST_BYTES, MOST_LINES, MOST_OPEN, Joined, Joiner, Key, Whole
+from helmd.model.logs.parsing.multiline import MOST_BYTES, MOST_LINES, MOST_OPEN, JoinedEntry, Joiner, Key, SplitLine
 
 KEY: Key = ("core", 7, "s1")
 OTHER: Key = ("nexus", 8, "s2")
 
 
-def put(joiner: Joiner[str], key: Key, text: str, level: str = "INFO", when: int = 0) -> list[Joined[str]]:
+def put(joiner: Joiner[str], key: Key, text: str, level: str = "INFO", when: int = 0) -> list[JoinedEntry[str]]:
     """Add one line, as the ingest does; the payload is the line's own text."""
     return [] if joiner.add(key, text, when) else joiner.push(key, text, level, text, when)
 
 
-def shown(joined: Joined[str]) -> str:
+def shown(joined: JoinedEntry[str]) -> str:
     return joined.payload + joined.more
 
 
@@ -152,13 +152,13 @@ def test_ordinary_lines_pass_at_once() -> None:
         "org.quartz started",
         " * x",
     ]:
-        assert put(joiner, KEY, line) == [Joined(line, "", 1, False)]
+        assert put(joiner, KEY, line) == [JoinedEntry(line, "", 1, False)]
     assert len(joiner) == 0
 
 
 def test_a_complete_line_is_not_held() -> None:
     joiner: Joiner[str] = Joiner()
-    assert joiner.push(KEY, "{}", "ERROR", "{}", 0, complete=True) == [Joined("{}", "", 1, False)]
+    assert joiner.push(KEY, "{}", "ERROR", "{}", 0, complete=True) == [JoinedEntry("{}", "", 1, False)]
     assert not joiner.add(KEY, "  x", 0)
 
 
@@ -182,16 +182,16 @@ def test_an_error_that_is_followed_by_nothing_is_no_traceback() -> None:
     joiner: Joiner[str] = Joiner()
     for line in ("java.lang.Error: x", "Exception in thread nobody"):
         assert put(joiner, KEY, line) == []
-        assert joiner.expire(1) == [Joined(line, "", 1, False)]
+        assert joiner.expire(1) == [JoinedEntry(line, "", 1, False)]
 
 
 def test_others_are_not_held_back() -> None:
     joiner: Joiner[str] = Joiner()
     assert put(joiner, KEY, "ERROR x", "ERROR") == []
-    assert put(joiner, OTHER, "  indented") == [Joined("  indented", "", 1, False)]
-    assert put(joiner, ("core", 7, "s2"), "  indented") == [Joined("  indented", "", 1, False)]
+    assert put(joiner, OTHER, "  indented") == [JoinedEntry("  indented", "", 1, False)]
+    assert put(joiner, ("core", 7, "s2"), "  indented") == [JoinedEntry("  indented", "", 1, False)]
     assert put(joiner, KEY, "  mine") == []
-    assert joiner.expire(1) == [Joined("ERROR x", "\n  mine", 2, False)]
+    assert joiner.expire(1) == [JoinedEntry("ERROR x", "\n  mine", 2, False)]
 
 
 def test_expiry_counts_from_the_last_line() -> None:
@@ -253,7 +253,7 @@ def test_all_that_is_open_is_bounded_however_it_grows() -> None:
     assert sum(len(line) for entry in held for line in entry[5]) <= MOST_BYTES
 
 
-def parts(joiner: Joiner[str], pieces: Sequence[tuple[bytes, str]]) -> list[Whole[str]]:
+def parts(joiner: Joiner[str], pieces: Sequence[tuple[bytes, str]]) -> list[SplitLine[str]]:
     return [whole for n, (raw, why) in enumerate(pieces) for whole in joiner.part(KEY, raw, why, f"p{n}", n)]
 
 
@@ -262,7 +262,7 @@ def test_a_split_line() -> None:
     cut_through = "é".encode()
     assert parts(joiner, [(b"a" + cut_through[:1], "line-max"), (cut_through[1:] + b"b", "line-max")]) == []
     assert KEY in joiner.splits and OTHER not in joiner.splits
-    assert parts(joiner, [(b"c", "")]) == [Whole("aébc".encode(), "p0", 3, False)]
+    assert parts(joiner, [(b"c", "")]) == [SplitLine("aébc".encode(), "p0", 3, False)]
     assert KEY not in joiner.splits
 
 
@@ -295,14 +295,14 @@ def test_a_line_of_which_no_more_comes() -> None:
     joiner: Joiner[str] = Joiner()
     joiner.part(KEY, b"half", "line-max", "p", 5)
     assert joiner.expire_parts(5) == []
-    assert joiner.expire_parts(6) == [Whole(b"half", "p", 1, True)]
+    assert joiner.expire_parts(6) == [SplitLine(b"half", "p", 1, True)]
     assert len(joiner) == 0
 
 
 def test_too_many_split_lines() -> None:
     joiner: Joiner[str] = Joiner()
     done = [w for n in range(MOST_OPEN + 1) for w in joiner.part(("x", n, ""), b"a", "line-max", str(n), 0)]
-    assert done == [Whole(b"a", "0", 1, True)]
+    assert done == [SplitLine(b"a", "0", 1, True)]
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def again(joiner: Joiner[str]) -> Joiner[str]:
 def test_no_line_is_lost_or_doubled_or_out_of_order(steps: list[tuple[Key, str, str, str]]) -> None:
     joiner: Joiner[str] = Joiner()
     given_lines: dict[str, list[str]] = {"core": [], "nexus": []}
-    done: list[Joined[str]] = []
+    done: list[JoinedEntry[str]] = []
     for when, (key, text, level, then) in enumerate(steps):
         text = f"{text}"
         given_lines[key[0]].append(text)
@@ -374,7 +374,7 @@ def test_no_part_is_lost(steps: list[tuple[Key, bytes, str, bool]]) -> None:
     joiner: Joiner[str] = Joiner()
     came: dict[str, bytes] = {"core": b"", "nexus": b""}
     went: dict[str, bytes] = {"core": b"", "nexus": b""}
-    done: list[Whole[str]] = []
+    done: list[SplitLine[str]] = []
     for key, raw, why, save in steps:
         came[key[0]] += raw + (b"\0" if why == "nul" else b"")
         done += joiner.part(key, raw, why, key[0], 0)

@@ -12,7 +12,7 @@ from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.logs.parsing.format_schema import read_formats
 from helmd.model.logs.parsing.journal_entries import Assembler
 from helmd.model.logs.parsing.journal_fields import JournalEntry
-from helmd.model.logs.parsing.parsed import Formats, RunawayError, mentioned
+from helmd.model.logs.parsing.parsed import Formats, RunawayError, mentioned_id
 from helmd.operations.logs import pattern_watchdog
 from helmd.operations.logs.pattern_watchdog import MessageReader, PatternWatchdog
 from tests.unit.test_assembly import FORMATS, entry
@@ -107,7 +107,7 @@ def test_outside_of_it_nothing_is_interrupted() -> None:
     found = formats("[mentions.trace_id]\nwords = ['req']\npattern = 'req (?P<id>(?:a+)+)\\$'\n")
     for length in range(18, 60):
         begun = time.process_time()
-        assert mentioned(found.trace, "req " + "a" * length + "!") is None
+        assert mentioned_id(found.trace, "req " + "a" * length + "!") is None
         if time.process_time() - begun > 1.5 * pattern_watchdog.LIMIT:
             break
 
@@ -161,5 +161,5 @@ def test_an_interrupt_names_its_pattern() -> None:
     found = formats("[mentions.trace_id]\nwords = ['req']\npattern = 'req (?P<id>(?:a+)+)\\$'\n")
     assert found.trace is not None
     with pytest.raises(RunawayError, match="takes too long") as caught, PatternWatchdog():
-        mentioned(found.trace, "req " + "a" * 60 + "!")
+        mentioned_id(found.trace, "req " + "a" * 60 + "!")
     assert caught.value.pattern is found.trace.pattern

@@ -23,7 +23,7 @@ from helmd.model.errors import HelmError, StoreError
 from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import LogRow, datetime_of
 from helmd.model.logs.parsing.clock_steps import clock_steps
-from helmd.model.logs.parsing.journal_entries import EVER, Assembler
+from helmd.model.logs.parsing.journal_entries import MAX_REALTIME, Assembler
 from helmd.model.logs.parsing.journal_fields import JournalEntry, gap_row
 from helmd.model.logs.parsing.parsed import DISABLED, Formats
 from helmd.model.logs.parsing.position import Gap, Missing, Position
@@ -55,7 +55,7 @@ _POLL, _QUIET_POLL = 0.02, 0.1
 """Interval in seconds in which the journal is polled, while it is active and otherwise."""
 _POLLS = 10
 """Number of polls before sd_journal_wait(3) is called, without which new files are not noticed."""
-HOLD, HOLD_AT_REST, HOLD_IN_THE_MIDDLE = 150_000, 1_000_000, 2_000_000
+HOLD, HOLD_AT_REST, HOLD_INCOMPLETE = 150_000, 1_000_000, 2_000_000
 """Microseconds for which an error is held for lines that may belong to it: while journald writes other lines, while it
 writes nothing (it stops between any two lines, for as long as it takes to begin a new file), and for the end of a
 traceback."""
@@ -331,14 +331,14 @@ class Ingest:
         if not len(self._assembler) or position is None:
             return
         quiet = 1_000_000 * (time.monotonic() - self._active_at)
-        if position.finished or (at_end and quiet > HOLD_IN_THE_MIDDLE):
+        if position.finished or (at_end and quiet > HOLD_INCOMPLETE):
             self._assembler.finish_all()
         elif at_end:
             # Not by the age of lines: the last line of a file that journald has rotated is old when it is read.
-            before = EVER if quiet > HOLD_AT_REST else position.realtime - HOLD
-            self._assembler.expire(before, position.realtime - HOLD_IN_THE_MIDDLE)
+            before = MAX_REALTIME if quiet > HOLD_AT_REST else position.realtime - HOLD
+            self._assembler.expire(before, position.realtime - HOLD_INCOMPLETE)
         else:
-            self._assembler.expire(position.realtime - HOLD_IN_THE_MIDDLE)
+            self._assembler.expire(position.realtime - HOLD_INCOMPLETE)
 
     def _find_damaged(self) -> list[Truncated]:
         now = time.monotonic()

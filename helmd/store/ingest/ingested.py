@@ -1,16 +1,17 @@
-"""How far the journal has been stored, and how many lines of each service have come since one looked last."""
+"""The time up to which the journal is stored, the newest id, and the numbers of new entries by service."""
 
 from collections.abc import Sequence
 
 from helmd.store.session import Connection, store_errors
 
 _MOST_ACCESS_LINES, _LONGEST_ACCESS_LINE = 5_000, 4_000
+"""Maximum number of entries returned, and maximum characters of each."""
 
 
 async def stored_up_to(connection: Connection, machine_id: str, uid: int, boot_id: str) -> int | None:
-    """The time (microseconds since 1970) of the last journal entry read of an account in a boot; None before the first.
+    """Return the time of an account's last stored journal entry in a boot, in microseconds since 1970; None if none is.
 
-    Not of all boots: the clock may have been ahead in one of them.
+    Other boots are ignored, since the clock may have been ahead in one of them. Raises StoreError.
     """
     with store_errors("the journal's position can't be read"):
         cursor = await connection.execute(
@@ -22,7 +23,7 @@ async def stored_up_to(connection: Connection, machine_id: str, uid: int, boot_i
 
 
 async def newest_id(connection: Connection) -> int:
-    """The highest id of ``log_entries``; 0 when it is empty."""
+    """Return the highest id of ``log_entries``; 0 if it is empty. Raises StoreError."""
     with store_errors("log entries can't be counted"):
         cursor = await connection.execute("SELECT coalesce(max(id), 0) FROM log_entries")
         row = await cursor.fetchone()
@@ -30,7 +31,10 @@ async def newest_id(connection: Connection) -> int:
 
 
 async def lines_between(connection: Connection, after: int, up_to: int) -> dict[str, int]:
-    """How many entries each service has with ids above AFTER, up to and with UP_TO. Reads just those by their key."""
+    """Return the number of entries of each service with ids above AFTER, up to and including UP_TO. Raises StoreError.
+
+    Only these are read, by the primary key.
+    """
     with store_errors("log entries can't be counted"):
         cursor = await connection.execute(
             "SELECT service_name, count(*) FROM log_entries WHERE id > %s AND id <= %s GROUP BY service_name",
@@ -42,9 +46,9 @@ async def lines_between(connection: Connection, after: int, up_to: int) -> dict[
 async def access_lines_between(
     connection: Connection, after: int, up_to: int, level: str, words: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Service and text, with the context as JSON behind it, of the entries with LEVEL that have one of WORDS in it.
+    """Return service and text (message, then context as JSON) of entries with LEVEL whose text has one of WORDS.
 
-    They are bounded in number and length, since services write them.
+    Their number and length are limited, since services write them. Raises StoreError.
     """
     with store_errors("log entries can't be counted"):
         cursor = await connection.execute(

@@ -1,4 +1,4 @@
-"""Steps of the wall clock, detected by the monotonic time that every journal entry has as well."""
+"""Detecting steps of the wall clock by the monotonic time that every journal entry also has."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,9 @@ from helmd.model.logs.parsing.journal_fields import JournalEntry
 
 
 def clock_steps(offset: int | None, entries: Sequence[JournalEntry], hostname: str) -> list[LogRow]:
-    """Return a row for each step of the clock among ENTRIES of one boot; OFFSET is the one between the clocks before
-    them.
+    """Return a row for each step of the wall clock among ENTRIES of one boot.
+
+    OFFSET is the difference of the clocks before them in microseconds, None if unknown.
     """
     offsets = [realtime - monotonic for _, _, _, monotonic, realtime in entries]
     if not offsets:
@@ -28,14 +29,14 @@ def _step_row(step: int, entry: JournalEntry, hostname: str) -> LogRow:
     since, until = sorted((datetime_of(entry.realtime - step), datetime_of(entry.realtime)))
     seconds = abs(step) / 1_000_000
     if step > 0:
-        said = f"went forward by {seconds:,.1f} s: it was set, or the machine slept; no line has a time between"
+        change = f"went forward by {seconds:,.1f} s: it was set, or the machine slept; no line has a time between"
     else:
-        said = f"was set back by {seconds:,.1f} s: lines of before and of after it have times between"
+        change = f"was set back by {seconds:,.1f} s: lines of before and of after it have times between"
     return LogRow(
         timestamp=datetime_of(entry.realtime),
         service_name="helm",
         level="WARNING",
-        message=f"The clock {said} {since.isoformat()} and {until.isoformat()}.",
+        message=f"The clock {change} {since.isoformat()} and {until.isoformat()}.",
         context={"gap": "clock", "since": since.isoformat(), "until": until.isoformat(), "seconds": step / 1_000_000},
         hostname=hostname,
         source=HELM,

@@ -1,7 +1,7 @@
 """Crash dumps of language runtimes: how they begin, their level, and which lines belong to them.
 
-`start_of` looks at a line that states no level itself; `continues` at the line after it. A state is what the dump's
-next line may be. journald keeps no empty lines, so none is relied on.
+`start_of` examines a line that states no level itself, `continues` each line after it. The state determines what the
+dump's next line may be. journald drops empty lines, so no rule depends on them.
 """
 
 import re
@@ -28,20 +28,20 @@ PYTHON, PYTHON_ENDED, PYTHON_CHAINED = "python", "python-ended", "python-chained
 ANY_ERROR, NODE_ERROR, RUST, RUST_MESSAGE = "other", "node-error", "rust", "rust-message"
 BOXED, INDENTED = "boxed-python", "indented"
 
-IN_THE_MIDDLE = frozenset({PYTHON, PYTHON_CHAINED, BOXED, NODE, NODE_ERROR, RUST})
-"""More is to come for certain, if its writer lives."""
+INCOMPLETE = frozenset({PYTHON, PYTHON_CHAINED, BOXED, NODE, NODE_ERROR, RUST})
+"""States after which more lines must follow, unless the writer has exited."""
 OPEN_ENDED = frozenset(
     {PYTHON_ENDED, NODE_ERROR, "fatal-python", "erlang", "clojure", "elixir", "gin", "jvm-start", "haskell"}
 )
-"""What belongs to it need not look like it: texts of exceptions may have several lines."""
+"""States after which any line may belong to the dump: messages of exceptions may have several lines."""
 
 
 class DumpStart(NamedTuple):
-    """How an entry begins that is a dump."""
+    """The state and level of a line that begins a dump."""
 
     state: str
     level: str | None
-    """None if it is one only with the lines that follow."""
+    """None if it is one only in combination with the lines that follow."""
 
 
 _PYTHON_START = re.compile(r"\s{0,100}(?:\+ Exception Group )?Traceback \(most recent call last\):")
@@ -61,7 +61,7 @@ _INDENTED_LEVEL = re.compile(
     r"(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)"
     r"(?: {2,8}\S|\[\d{4}\] )| {17,23}CRITICAL \S| \d{1,6}:\d{1,6} {1,4}(?:error|warning) )"
 )
-"""An entry of its own, of loggers that fill in or leave out the time."""
+"""Indented, but an entry of its own, of loggers that pad or omit the time."""
 _CLASS = re.compile(r"(?:[A-Za-z_][\w$]{0,80}\.){1,12}[A-Z][\w$.]{0,120}(?=: |:?\Z)")
 _ERROR_CLASS = re.compile(
     r"(?:Uncaught )?(?:[\w$]{1,80}[.:]{1,2}){0,12}[\w$]{0,80}(?:Error|Exception|Throwable)(?: \[\w{1,80}\])?"
@@ -106,15 +106,15 @@ _ELIXIR_MORE = re.compile(
 _OCAML_MORE = re.compile(r"(?:Raised|Called|Re-raised) ")
 _LUA_MORE = re.compile(r"stack traceback:|\[C\]")
 _GO_STACK = re.compile(_GO_FUNCTION)
-"""The first function of a stack that a logger prints, such as zap."""
+"""The first function of a stack trace printed by a logger such as zap."""
 _STACK = re.compile(
     r"Stack trace:|-{3,8} (?:Native|JavaScript) stack ?trace|"
     r"\[stacktrace\]|stack backtrace:|Stacktrace:|stack traceback:|CallStack \(|#0 "
     r"|goroutine \d{1,9} \[|\[signal |runtime stack:|\*\* \(\w|(?:\w{1,80} ){0,3}[Bb]acktrace:"
 )
-"""How a stack begins below a line of a logger."""
+"""The beginning of a stack trace below a line of a logger."""
 _STACK_STATES = {"go": "go", "[s": "go", "ru": "go", "**": "elixir", "--": "native"}
-"""Which one it is, by its first characters; else it is like PHP's."""
+"""The state of such a stack trace, by its first two characters; of others it is that of PHP."""
 
 _MORE: dict[str, re.Pattern[str]] = {
     "go": _GO_MORE,
@@ -146,7 +146,7 @@ _MORE: dict[str, re.Pattern[str]] = {
     "box-warning": re.compile("[│╵]"),
     "gin": re.compile(r"/\S{1,400}:\d{1,9} \(0x"),
 }
-"""By state: prefixes of lines without indentation that belong to the dump."""
+"""By state, patterns of the beginnings of unindented lines that belong to the dump."""
 
 _GO_FATAL = (
     "fatal error: (?:all goroutines|concurrent map|runtime|unexpected|stack|out of memory|fault|sync|invalid|morestack"
@@ -250,7 +250,7 @@ _Starts = list[tuple[re.Pattern[str], DumpStart]]
 
 
 def _combined(starts: _Starts) -> tuple[re.Pattern[str], _Starts]:
-    """Return one pattern for all STARTS, without groups, since these take time and few lines match, and STARTS."""
+    """Return one pattern for all STARTS, without groups, which take time although few lines match; and STARTS."""
     return re.compile("|".join(pattern.pattern for pattern, _ in starts)), starts
 
 
@@ -272,13 +272,13 @@ _PERL_WARNINGS = re.compile(
     r"|\"?(?:my|our) |Wide character|substr outside|splice\(\) offset|print\w*\(\) on|readline\(\) on|isn't numeric"
 )
 _LUA = re.compile(r"lua[\w.-]{0,20}: [^\s:]{1,400}:\d{1,9}: ")
-_HEAD_ALONE = re.compile(r"(?:info|dbug|trce|warn|fail|crit): [\w.`+<>,\[\] -]{1,400}\[-?\d{1,9}\]\Z")
+_DOTNET_HEAD = re.compile(r"(?:info|dbug|trce|warn|fail|crit): [\w.`+<>,\[\] -]{1,400}\[-?\d{1,9}\]\Z")
 _SHELL = re.compile(
     r"[^\s:]{1,300}: line \d{1,9}: {1,8}\d{1,12} (?:(?P<killed>Killed|Terminated)|Segmentation fault|Aborted|Bus error"
     r"|Illegal instruction|Floating point exception|Trace/breakpoint trap)\b"
 )
 _DIAGNOSTIC = re.compile(r"[^\s:(]{1,300}[:(]\d{1,9}[:,]\d{1,9}(?:\):| -) (?:error|warning) ")
-"""One of TypeScript's, of which the message of an error may consist."""
+"""A diagnostic of TypeScript, which an error's message may consist of."""
 _HASKELL = re.compile(r"[^\s:]{1,300}: (?:Uncaught exception \S|[^\s:]{1,300}\.hs:[\d(])")
 _D = re.compile(r"[\w.]{3,200}@[^\s()]{1,300}\(\d{1,9}\): ")
 _RAILS = re.compile(r"(?:[A-Z]\w{0,80}(?:::[A-Z]\w{0,80}){1,8}|[A-Z]\w{0,80}Error) \(.{1,4000}\):\Z")
@@ -286,7 +286,7 @@ _ASSERTION = re.compile(r"(?:.{0,400}: )?[^:\s]{1,200}:\d{1,9}: .{1,400}: Assert
 
 
 def start_of(text: str) -> DumpStart | None:
-    """Return how the dump begins that TEXT, which states no level, may be the first line of, or None if it is none."""
+    """Return the start of the dump that TEXT, which states no level, may begin, or None if it begins none."""
     first = text[:1]
     if (known := _BY_FIRST.get(first)) is not None and known[0].match(text) is not None:
         start = next(start for pattern, start in known[1] if pattern.match(text) is not None)
@@ -333,7 +333,7 @@ def start_of(text: str) -> DumpStart | None:
             return DumpStart("haskell", "ERROR")
     if space < 0 or before == ":" or text[space + 1 : space + 2] in ("[", "{"):
         name = text[:400] if space < 0 else text[:space]
-        # An exception's name is one word, at most with a code in brackets behind it.
+        # An exception's name is one word, which a code in brackets may follow.
         if ("." in name or "Err" in name or "Exc" in name or "Thr" in name) and _EXCEPTION_HEAD.match(text, 0, 400):
             return DumpStart(JAVA_STACK, None)
     if ("rror" in text or "xception" in text) and _QUOTED.match(text):
@@ -345,13 +345,13 @@ def start_of(text: str) -> DumpStart | None:
     return None
 
 
-def head_alone(text: str) -> bool:
-    """Return whether TEXT is the first of the two lines of an entry as .NET's console logger prints them."""
-    return text[-1:] == "]" and text[0] in "idtwfc" and _HEAD_ALONE.match(text) is not None
+def is_dotnet_head(text: str) -> bool:
+    """Return whether TEXT is the first of the two lines of an entry by .NET's console logger."""
+    return text[-1:] == "]" and text[0] in "idtwfc" and _DOTNET_HEAD.match(text) is not None
 
 
 def continues(state: str, text: str) -> str | None:
-    """Return the state after TEXT if it continues an entry in STATE, or None if not, or only by its position."""
+    """Return the state after TEXT if it continues an entry in STATE, or None if its text does not show that."""
     if _PYTHON_START.match(text):
         begun = PYTHON_ENDED if "Group" in text[:24] else PYTHON
         return begun if state in (ANY_ERROR, PYTHON_CHAINED, "asyncio", "fatal-python") else None
@@ -417,12 +417,12 @@ _CAUSE = (
 _ASYNCIO_MORE = ("future: ", "handle: ", "protocol: ", "transport: ", "task: ", "source_traceback: ", '"""')
 _BELOW = ("[SQL: ", "[parameters: ", "(Background on this error at: ", "DETAIL:  ", "HINT:  ", "CONTEXT:  ", "LINE ",
           "Call stack:", "Message: ", "Arguments: ", '"""')  # fmt: skip
-"""What SQLAlchemy, psycopg and logging put below their messages, and multiprocessing around a traceback."""
+"""Lines that SQLAlchemy, psycopg and logging print below their messages, and multiprocessing around a traceback."""
 _POSTGRESQL_MORE = re.compile(r"[\[\d<][^\n]{0,250}?[\s:|>,-](?:DETAIL|HINT|STATEMENT|CONTEXT|QUERY|LOCATION):  ")
 
 
 def level_after(state: str) -> str:
-    """Return the level of a dump that got to STATE, if its first line states none."""
+    """Return the level of a dump in STATE, if its first line states none."""
     return _LEVELS.get(state, "ERROR")
 
 

@@ -1,4 +1,4 @@
-"""The times that log lines state themselves, against the journal's, which no program can set."""
+"""Comparing the times that log lines state themselves with the journal's, which no program can set."""
 
 import re
 from datetime import UTC, datetime
@@ -11,35 +11,36 @@ _MONTHS = {
     for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)  # noqa: SIM905
 }
 _CLOSE = 2_000_000
-"""Microseconds, as all here."""
+"""Maximum difference of equal times. All times here are in microseconds."""
 _ZONE_STEP = 15 * 60 * 1_000_000
-"""All zones of the world differ by multiples of this from each other."""
+"""The offsets of all time zones are multiples of this."""
 _ZONE_FARTHEST = 14 * 60 * 60 * 1_000_000
+"""The largest offset of a time zone from UTC."""
 _EPOCH_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))
-"""A count since 1970 below so much is one of seconds, milliseconds, microseconds; else of nanoseconds."""
+"""Units of a number since 1970, in microseconds, by its exclusive upper limit; larger numbers are nanoseconds."""
 
 
 _REST = re.compile(r"(?:[.,][0-9]{1,9})?(?:Z|\+00:00)?\Z")
-"""What follows the second of a time in UTC, or in no stated zone."""
+"""The rest of an ISO 8601 time after the second, in UTC or without a zone."""
 
 
 @lru_cache(maxsize=16)
 def _second(since: int) -> tuple[str, str]:
-    """Return a second (since 1970, UTC) as ISO 8601 has it, and with a space."""
+    """Return a second (since 1970, UTC) in ISO 8601 with "T", and with a space."""
     written = datetime_of(since * 1_000_000).isoformat()[:19]
     return written, written.replace("T", " ")
 
 
-def says_nothing_new(stated: object, realtime: int) -> bool:
+def is_same_time(stated: object, realtime: int) -> bool:
     """Return whether STATED, the time in a line's text, is REALTIME (microseconds since 1970) to within two seconds.
 
-    A time without a zone is somebody's local time; it agrees if there is a zone in which it would. False for what is
-    no time at all.
+    A time without a zone is a local time; it is the same if there is a zone in which it would be. False if STATED is
+    not a time.
     """
     aware = True
     off: float
     if isinstance(stated, str):
-        # Most programs state the second in which the journal has the line, in UTC, and to see that takes least.
+        # Most programs state the same second as the journal, in UTC, and this is the cheapest test.
         if stated[:19] in _second(realtime // 1_000_000) and _REST.match(stated, 19) is not None:
             return True
         try:
@@ -51,7 +52,7 @@ def says_nothing_new(stated: object, realtime: int) -> bool:
             instant = other
         if instant.tzinfo is None:
             instant, aware = instant.replace(tzinfo=UTC), False
-        # A float is exact to the microsecond for some centuries to come.
+        # A float is exact to the microsecond for some more centuries.
         off = abs(instant.timestamp() * 1_000_000 - realtime)
     elif isinstance(stated, int | float) and not isinstance(stated, bool) and 0 < stated < 1e20:
         off = abs(_since_epoch(stated) - realtime)
@@ -72,10 +73,10 @@ def _since_epoch(count: int | float) -> int:
     return int(count // 1000)
 
 
-@lru_cache(maxsize=64)  # access logs state whole seconds: the same time comes again and again
+@lru_cache(maxsize=64)  # access logs have no fractions of seconds, so the same time occurs often
 def _other_form(text: str) -> datetime | None:
-    """``23/Nov/2026:06:12:46 +0000``, ``23/Nov/2026 06:10:38``, ``23 Nov 2026 06:10:34.258``, and ISO 8601 with a
-    space or a name before its offset.
+    """Parse ``23/Nov/2026:06:12:46 +0000``, ``23/Nov/2026 06:10:38``, ``23 Nov 2026 06:10:34.258``, and ISO 8601 with a
+    space or a zone's name at its end. Return None for other forms.
     """
     if len(text) < 19 or len(text) > 40:
         return None

@@ -1,18 +1,19 @@
-"""The times of a journal entry, and which of them damage to the journal's file has made wrong.
+"""The times of a journal entry, and replacing those that are wrong because the journal's file is damaged.
 
-One flipped bit dates an entry centuries ahead. Within a boot the monotonic time never goes back from one entry to the
-next, and the wall clock keeps its distance from it but when it is set; so the entries before and after in the same file
-show which time can't be right. Then the time that they make plausible takes its place, and the row keeps the other.
+One flipped bit can move an entry by centuries. Within a boot the monotonic time never decreases from one entry to the
+next, and its difference from the wall clock only changes when that is set; so neighbours in the file show which time is
+wrong. It is replaced by a plausible one, and the row's context keeps the original.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 NEIGHBOURS = 3
-"""Entries on either side that are looked at: with three, one that is damaged itself misleads nobody."""
+"""Number of neighbours considered on either side: with three, the median is right even if one is damaged."""
 STEP = 2_000_000
-"""Microseconds by which the distance of both clocks has to change to count as a step of the wall clock; keeping the
-clock in time (adjtimex) never steps so far."""
+"""Microseconds by which the difference of the clocks must change to count as a step of the wall clock; adjustments by
+adjtimex(2) are smaller.
+"""
 
 
 class Times(NamedTuple):
@@ -27,11 +28,11 @@ class Times(NamedTuple):
 
 
 def plausible_times(given: Times, before: Sequence[Times], after: Sequence[Times]) -> Times:
-    """Return the times of an entry that says GIVEN, between those BEFORE and AFTER it in its file and boot, in their
-    order.
+    """Return plausible times of an entry with the GIVEN ones, by those of the entries BEFORE and AFTER it, in order.
 
-    What is plausible stays as it is. A time ahead of all after it, or before all before it, is replaced by that of the
-    last entry before; a wall clock that no neighbour shares, by the distance that the neighbours have.
+    These are of the same file and boot. Plausible times are unchanged. A monotonic time out of order is replaced by
+    that of the nearest plausible neighbour, first of those before it; a wall-clock time whose offset no neighbour
+    shares, by one with the median offset of the neighbours.
     """
     if not before and not after:
         return given
@@ -49,7 +50,7 @@ def plausible_times(given: Times, before: Sequence[Times], after: Sequence[Times
 def _plausible_monotonic(given: int, before: Sequence[Times], after: Sequence[Times]) -> int:
     from statistics import median_high, median_low
 
-    # Of two, the one that excludes less.
+    # Of two neighbours, the one that excludes less.
     earliest = median_low([each.monotonic for each in before]) if before else 0
     latest = median_high([each.monotonic for each in after]) if after else max(given, earliest)
     if earliest > latest:

@@ -1,4 +1,4 @@
-"""``formats.toml``: its settings, declared once, and from its files to the compiled formats, every fault at once."""
+"""The settings of ``formats.toml``, and reading its files to compiled formats, with all faults reported together."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +17,12 @@ from helmd.model.suite.names import SERVICE_NAME
 
 _FORMAT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}\Z")
 _PIECE = re.compile(r"@([A-Za-z_][A-Za-z0-9_]{0,49})@")
-_PIECE_LENGTH = 6
-"""Characters of a mention's words that are looked for first."""
+_PREFIX_LENGTH = 6
+"""Number of characters of a mention's words that are searched for first."""
 LATE = 200
-"""Formats of this order or a higher one are tried only on lines that have no head of a logger."""
+"""Formats of this order or a higher one are tried only on lines without a logger's head."""
 _MOST = 500
-"""Formats, words and keys that a file may hold of each; more are a mistake."""
+"""Maximum number of items in a list or table of a file."""
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def _levels(value: object) -> Mapping[str, str]:
 
 
 def _services(value: object) -> tuple[str, ...]:
-    """Return names of services, Helm's own and the clusters' among them."""
+    """Return names of services, including Helm's own and those of the clusters. Raises ValueError."""
     for name in (read := _texts(value)):
         if not SERVICE_NAME.match(name):
             raise ValueError(f"{shown_key(name)!r} is not a service name")
@@ -137,7 +137,7 @@ FormatTable = dict[str, Given]
 
 
 class _Read:
-    """What the files say, merged."""
+    """The merged content of the files."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
@@ -150,8 +150,9 @@ class _Read:
 
 
 def read_formats(sources: Sequence[ConfigSource]) -> Formats:
-    """Return the formats that SOURCES describe, later ones overriding earlier ones setting by setting; lists of keys
-    are put before the earlier ones. Raises ConfigurationError with every fault.
+    """Return the compiled formats of SOURCES. Raises ConfigurationError with all faults.
+
+    Settings of later sources override those of earlier ones one by one; lists of keys are prepended.
     """
     read = _Read()
     for source in sources:
@@ -307,20 +308,19 @@ def _compile_mention(name: str, entry: FormatTable, read: _Read) -> Mention | No
     read_id = trace_id_in if name == "trace_id" else given_id
     if pattern is None:
         return None
-    # The beginnings of words are often the same.
-    pieces = tuple(dict.fromkeys(word[:_PIECE_LENGTH] for word in words))
-    return Mention(words, pattern, _in_common(words), pieces, read_id)
+    prefixes = tuple(dict.fromkeys(word[:_PREFIX_LENGTH] for word in words))
+    return Mention(words, pattern, _common_substring(words), prefixes, read_id)
 
 
-def _in_common(words: Sequence[str]) -> str:
-    """Return the longest piece that is in all WORDS."""
+def _common_substring(words: Sequence[str]) -> str:
+    """Return the longest common substring of WORDS."""
     least = min(words, key=len)
     pieces = (least[at : at + size] for size in range(len(least), 0, -1) for at in range(len(least) - size + 1))
     return next((piece for piece in pieces if all(piece in word for word in words)), "")
 
 
 def _words(levels: Mapping[str, str], common: LevelWords) -> LevelWords:
-    """Return the words as they are mostly written; LEVELS go over COMMON ones."""
+    """Return the names of LEVELS in their usual cases, and COMMON ones, which LEVELS override."""
     words = dict(common)
     for word, level in levels.items():
         known = level, level.lower().startswith(word.lower())

@@ -1,7 +1,7 @@
-"""What the text of a line says by itself: its level, message, ids, and what else there is in it.
+"""Parsing the text of a line: its level, message, ids and context.
 
-Nothing is lost: what is cut from the message is in one of the fields or in the context. A pattern sees the first line
-only, and of that the first 8 KiB. `helmd.operations.logs.pattern_watchdog` interrupts a pattern that takes too long.
+Nothing is lost: everything removed from the message is in another field or in the context. Patterns are matched with
+the first 8 KiB of the first line. `helmd.operations.logs.pattern_watchdog` interrupts a pattern that takes too long.
 """
 
 import re
@@ -10,13 +10,13 @@ from typing import Any
 
 from helmd.model.logs.ids import given_id, trace_id_in
 from helmd.model.logs.level import level_of_status, more_severe
-from helmd.model.logs.parsing.embedded_time import says_nothing_new
+from helmd.model.logs.parsing.embedded_time import is_same_time
 from helmd.model.logs.parsing.line_head import read_head
-from helmd.model.logs.parsing.parsed import Formats, Mention, Parsed, TextFormat, level_of, mentioned
+from helmd.model.logs.parsing.parsed import Formats, Mention, Parsed, TextFormat, level_of, mentioned_id
 from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
 
 HEAD = 8192
-"""Characters of a line that patterns see."""
+"""Maximum number of characters that patterns are matched with."""
 
 _new = tuple.__new__
 """Makes a named tuple with half the work of calling its class."""
@@ -25,43 +25,45 @@ _ESCAPE = re.compile(
     r"|\][^\x07\x1b\n]{0,2048}(?:\x07|\x1b\\)"  # OSC: window titles, links
     r"|[()][0-9A-Z]|[=>78DEHMNOZc])"
 )
-"""Sequences that terminals obey, as in ECMA-48 and xterm."""
+"""Escape sequences of terminals (ECMA-48, xterm)."""
 
 _REQUEST = re.compile(
     r'"(?P<method>[A-Z]{3,20}) (?:[^"\s]{1,4000} HTTP/\d(?:\.\d)?"(?: from \S{1,100} -)?|/[^"\s]{0,4000}") '
     r"(?P<status>[1-5]\d\d)(?![\w.])"
 )
-"""The request and the status in an access line of any other form."""
+"""Request and status in an access line that no format matches."""
 
 
 def parse_text(formats: Formats, text: str, service: str, realtime: int) -> Parsed:
-    """Return what TEXT (without NUL and lone surrogates) of SERVICE says; REALTIME is the journal's time of it, in
-    microseconds since 1970: a time in the text that says the same is left out.
+    """Parse TEXT, without NUL and lone surrogates, of SERVICE.
+
+    A time in it that is the same as REALTIME, the journal's time in microseconds since 1970, is dropped. Raises
+    RunawayError.
     """
     bare = text if "\x1b" not in text else without_escapes(text)
     parsed = _parse(formats, bare, service, realtime)
-    # By their places, since a named tuple's names are looked up each time.
+    # By index, which takes less time than by name.
     message, trace_id, user_id = parsed[1], parsed[3], parsed[4]
     if bare is not text or "\x1b" in message:
-        # JSON can have escapes that are escaped.
+        # JSON strings may contain escape sequences as \u001b.
         message = without_escapes(message)
         if bare != text or message != parsed.message:
             parsed = parsed._replace(message=message, context={"ansi": True, **(parsed.context or {})})
-    # Most messages mention no id; the first look is here, since a call takes longer.
+    # Most messages contain no id; the first test is here, since it takes less time than the call.
     trace, user = formats.trace, formats.user
     if trace is not None and trace_id is None and trace.common in message:
-        trace_id = mentioned(trace, message)
+        trace_id = mentioned_id(trace, message)
         if trace_id is not None:
             parsed = parsed._replace(trace_id=trace_id)
     if user is not None and user_id is None and user.common in message:
-        user_id = mentioned(user, message)
+        user_id = mentioned_id(user, message)
         if user_id is not None:
             parsed = parsed._replace(user_id=user_id)
     return parsed
 
 
 def without_escapes(text: str) -> str:
-    """Return TEXT without what terminals obey."""
+    """Return TEXT without escape sequences of terminals."""
     return _ESCAPE.sub("", text) if "\x1b" in text else text
 
 
@@ -88,7 +90,7 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
             parsed = parse_object(formats, given, text, realtime, form.complete)
             if parsed.level is None and parsed.message is not text and not inner:
                 parsed = _by_message(formats, parsed, realtime)
-        # A message is read only once more: hostile text would nest without end.
+        # Messages are parsed once only, since hostile text could nest without limit.
         if form.again and not inner:
             return _within(parsed, _parse(formats, parsed.message, service, realtime, inner=True))
         return _with_inside(formats, parsed, form, service, realtime)
@@ -110,13 +112,13 @@ def _parse(formats: Formats, text: str, service: str, realtime: int, inner: bool
 
 
 def _by_message(formats: Formats, outer: Parsed, realtime: int) -> Parsed:
-    """OUTER, an object that states no level, with what the head of its message says."""
+    """Return OUTER, an object without a level, combined with the head of its message."""
     headed = read_head(formats, outer.message.rstrip("\n"), realtime)
     return outer if headed is None else _within(outer, headed)
 
 
 def _logfmt(formats: Formats, text: str) -> dict[str, Any] | None:
-    """Pairs count as a log line only if one of them is a message or a level."""
+    """Return the pairs of a logfmt line, or None if TEXT is not one, or has no key of a message or level."""
     pairs = logfmt_pairs(text)
     if pairs is None or not any(formats.roles.get(key) in ("message", "level") for key in pairs):
         return None
@@ -156,7 +158,7 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
         if whole is None:
             return None
         message = whole
-    if (stamp := groups.get("timestamp")) is not None and says_nothing_new(stamp, realtime):
+    if (stamp := groups.get("timestamp")) is not None and is_same_time(stamp, realtime):
         del groups["timestamp"]
     pid = None
     if (digits := groups.get("pid")) is not None and (pid := pid_of(digits)) is not None:
@@ -172,14 +174,15 @@ def _by_pattern(formats: Formats, form: TextFormat, text: str, realtime: int) ->
 
 
 def may_match_inside(formats: Formats, message: str, service: str) -> bool:
-    """Return whether `parse_message` would match a pattern."""
+    """Return whether `parse_message` would try a pattern."""
     bare = without_escapes(message)
     return any(needle in bare and (not form.services or service in form.services) for needle, form in formats.inside)
 
 
 def parse_message(formats: Formats, message: str, service: str, realtime: int) -> Parsed:
-    """Return what a posted message says, whose level came with it: the same message as `parse_text` makes of its
-    line.
+    """Parse the message of a posted entry by the formats for messages.
+
+    The message of the result is that of `parse_text` for the same line printed. Raises RunawayError.
     """
     bare = without_escapes(message)
     for needle, form in formats.inside:
@@ -191,7 +194,7 @@ def parse_message(formats: Formats, message: str, service: str, realtime: int) -
 
 
 def _message(found: re.Match[str], groups: dict[str, Any], text: str) -> str | None:
-    """Return the group "message" with whatever of TEXT the pattern did not see, or None when it is not in the match."""
+    """Return the group "message" with the rest of TEXT after the match, or None if the group did not match."""
     message = found["message"]
     if message is None:
         return None
@@ -209,7 +212,7 @@ def _message(found: re.Match[str], groups: dict[str, Any], text: str) -> str | N
 
 
 def _with_inside(formats: Formats, outer: Parsed, form: TextFormat | None, service: str, realtime: int) -> Parsed:
-    """OUTER, which FORM made if it is of formats.toml, with what a format for messages finds in its message."""
+    """Return OUTER, the result of FORM if it is one of formats.toml, combined with a format for its message."""
     message = outer.message
     for needle, other in formats.inside:
         if needle in message and other is not form and (not other.services or service in other.services):
@@ -220,6 +223,7 @@ def _with_inside(formats: Formats, outer: Parsed, form: TextFormat | None, servi
 
 
 def _within(outer: Parsed, inner: Parsed) -> Parsed:
+    """Return OUTER combined with INNER, the result for its message: the more severe level, and both contexts."""
     level = more_severe(outer.level, inner.level)
     context = dict(outer.context or {})
     if outer.level is not None and level != outer.level:
@@ -238,11 +242,11 @@ def _within(outer: Parsed, inner: Parsed) -> Parsed:
 
 
 def running_pattern(frame: FrameType) -> re.Pattern[str] | None:
-    """Return the pattern that is being matched if FRAME is the innermost one, or None if none is."""
+    """Return the pattern being matched if FRAME is the innermost frame of a thread, or None if there is none."""
     if frame.f_code is _by_pattern.__code__:
         form: TextFormat = frame.f_locals["form"]
         return form.pattern
-    if frame.f_code is mentioned.__code__:
+    if frame.f_code is mentioned_id.__code__:
         mention: Mention | None = frame.f_locals["mention"]
         return None if mention is None else mention.pattern
     return None

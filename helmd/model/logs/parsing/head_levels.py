@@ -1,4 +1,4 @@
-"""Where the name of a level is a line's level: in brackets, before a separator or behind a time, never in prose."""
+"""Reading a line's level: a level's name in brackets, before a separator or after a time, but not in prose."""
 
 import re
 
@@ -29,14 +29,14 @@ from helmd.model.logs.parsing.structured import pid_of
 
 
 def read_bare_level(head: LineHead, word: str, end: int) -> bool:
-    """Return whether WORD is a level that stands in no brackets; it is read then."""
+    """Read WORD, which is not in brackets and ends at END, if it is a level; return whether it is."""
     line = head.text
     if (both := FATAL_ERROR.match(line, head.at)) is not None and line[both.end() : both.end() + 1] == ":":
-        if (head.stamp is None and not head.strong) or (both[0][0] in "rR" and "source" not in head.names):
+        if (head.stamp is None and not head.separated) or (both[0][0] in "rR" and "source" not in head.names):
             return False
-        head.whole = head.stamp is None and not head.names
-        head.found(both[0], "CRITICAL" if both[0][0] in "fF" else "ERROR")
-        head.says_it_all = True
+        head.keeps_level = head.stamp is None and not head.names
+        head.set_level(both[0], "CRITICAL" if both[0][0] in "fF" else "ERROR")
+        head.exact = True
         skip_separator(head, both.end())
         return True
     level = level_called(head, word)
@@ -44,8 +44,8 @@ def read_bare_level(head: LineHead, word: str, end: int) -> bool:
     if level is None and dot and head.stamp is not None and last.isupper() and line[end : end + 1] == ":":
         # Monolog: channel.LEVEL: message
         if (level := level_called(head, last)) is not None:
-            head.name("logger", channel)
-            head.found(last, level)
+            head.add_name("logger", channel)
+            head.set_level(last, level)
             skip_separator(head, end)
         return level is not None
     upper = word.isupper()
@@ -57,7 +57,7 @@ def read_bare_level(head: LineHead, word: str, end: int) -> bool:
         if not upper and word not in COLON_CODES:
             return False
     following = line[end : end + 3]
-    strong_after = (
+    separated_after = (
         following[:1] in (":", "|", "\t", ">", ";")
         or following[:2] in (" -", " |", " :", " >", "  ", " [", " (", " <", " {", " @")
         or (following[:1] in ",/" and following[:1] != "" and head.stamp is not None)
@@ -68,14 +68,14 @@ def read_bare_level(head: LineHead, word: str, end: int) -> bool:
     )
     if following[:2] == "::" or following.startswith((": =", " ==", ":=")):
         return False
-    if not _accepted(head, word, level, upper, code, strong_after, following, end):
+    if not _accepted(head, word, level, upper, code, separated_after, following, end):
         return False
     if head.stamp is None and not upper:
-        # "Error: no such file" is the program's own sentence.
-        head.whole = not head.names
-    head.found(word, level)
+        # "Error: no such file" is the program's message.
+        head.keeps_level = not head.names
+    head.set_level(word, level)
     if following[:1] == "[" and (inner := CODE_IN_BRACKETS.match(line, end)) is not None:
-        head.name("code", inner[0][1:-1])
+        head.add_name("code", inner[0][1:-1])
         end = inner.end()
     skip_separator(head, end + (following[:2] == "! "))
     if following[:1] == "/" and head.stamp is not None:
@@ -84,14 +84,18 @@ def read_bare_level(head: LineHead, word: str, end: int) -> bool:
 
 
 def _accepted(
-    head: LineHead, word: str, level: str, upper: bool, code: bool, strong: bool, following: str, end: int
+    head: LineHead, word: str, level: str, upper: bool, code: bool, separated: bool, following: str, end: int
 ) -> bool:
+    """Return whether WORD, a name of LEVEL before the text FOLLOWING, is the line's level where it is.
+
+    CODE: it is a short name. SEPARATED: a separator follows.
+    """
     line = head.text
     at_start = head.stamp is None and not head.names and head.pid is None
     coded = "source" in head.names and ERROR_CODE.match(line, end) is not None
     if len(word) == 1:
         if word in "FP" and head.names.get("logger") in ("stdout", "stderr"):
-            return False  # full or partial line, as container runtimes mark them
+            return False  # the mark of a full or partial line by container runtimes
         if head.stamp is None or not head.dated or not upper:
             return (
                 following[:1] == "/"
@@ -106,13 +110,13 @@ def _accepted(
     if head.stamp is None:
         if not upper:
             return (
-                (head.strong or at_start)
+                (head.separated or at_start)
                 and (word.lower() in COLON_WORDS or word in COLON_CODES)
-                and (following[:2] in (": ", ":\t") or (following[:1] == "[" and strong) or coded)
+                and (following[:2] in (": ", ":\t") or (following[:1] == "[" and separated) or coded)
                 and not (level in BELOW_WARNING and " " not in line[end + 2 :].strip() and line[-1] != "]")
             )
-        if strong:
-            if head.names and not head.strong:
+        if separated:
+            if head.names and not head.separated:
                 return False
             if following[:2] == "  " or following[:1] == "\t":
                 return not line[end:].lstrip().startswith(("=", "+=")) and bool(line[end:].strip())
@@ -121,23 +125,24 @@ def _accepted(
             return bool(line[end:].strip(" \t:|>;-")) or following[:1] == ":"
         if word.lower() in LOCAL_WORDS:
             return False
-        behind = at_start or (head.strong and (line[0] in "[0123456789" or line[head.at - 1] == ":"))
-        return behind and not code and following[:1] == " " and _no_sentence(line, end + 1, strict=True)
-    if strong:
+        at_boundary = at_start or (head.separated and (line[0] in "[0123456789" or line[head.at - 1] == ":"))
+        return at_boundary and not code and following[:1] == " " and _no_sentence(line, end + 1, strict=True)
+    if separated:
         return (
-            upper or head.strong or head.bare == 0 or (head.bare == 1 and following[:2] == ": " and word in COLON_WORDS)
+            upper
+            or head.separated
+            or head.bare_names == 0
+            or (head.bare_names == 1 and following[:2] == ": " and word in COLON_WORDS)
         )
     if following[:1] != " " and following:
         return False
-    if not upper and not (head.strong and head.bare == 0 and head.dated):
+    if not upper and not (head.separated and head.bare_names == 0 and head.dated):
         return False
-    return head.bare <= 2 and (not following or _no_sentence(line, end + 1, strict=False))
+    return head.bare_names <= 2 and (not following or _no_sentence(line, end + 1, strict=False))
 
 
 def _no_sentence(line: str, at: int, strict: bool) -> bool:
-    """Return whether the text at AT, behind a level's name and one space, is a message rather than the rest of a
-    sentence.
-    """
+    """Return whether the text at AT, after a level's name and a space, is a message rather than prose."""
     rest = line[at:]
     first = rest[:1]
     if strict:
@@ -157,7 +162,7 @@ def _no_sentence(line: str, at: int, strict: bool) -> bool:
 
 
 def message_follows(line: str, end: int, inner: str) -> bool:
-    """Return whether what stands behind a bracketed level is a message: not the rest of a link, nor nothing at all."""
+    """Return whether a message follows a bracketed level INNER at END, rather than the rest of a link, or nothing."""
     following = line[end : end + 1]
     if not line[end:].strip(" \t:-"):
         return False
@@ -167,7 +172,7 @@ def message_follows(line: str, end: int, inner: str) -> bool:
 
 
 def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
-    """Return the level that INNER, the content of brackets, is or has in it; it is read then."""
+    """Read INNER, the content of brackets that begin with BRACKET, if it is or contains a level; return the level."""
     word = inner.rstrip(" :|")
     level = level_called(head, word)
     if level is None and (word.isupper() or len(word) > 2):
@@ -177,7 +182,7 @@ def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
     if level is not None and (bracket != "<" or head.stamp is not None or (head.names and word.isupper())):
         if bracket == "(" and not word.isupper() and head.stamp is None:
             return None
-        head.found(word, level)
+        head.set_level(word, level)
         return level
     if (
         (stamp := HEAD_TIME.search(inner)) is not None
@@ -194,26 +199,26 @@ def read_level_in(head: LineHead, inner: str, bracket: str) -> str | None:
             continue
         level = level_called(head, word) or (CODES.get(word) if len(word) > 1 else None)
         if level is not None:
-            head.name("logger", paired["name"].strip())
-            head.found(word, level)
+            head.add_name("logger", paired["name"].strip())
+            head.set_level(word, level)
             return level
     return _among(head, inner) if inner.count(":") >= 2 else None
 
 
 def _among(head: LineHead, inner: str) -> str | None:
-    """Return the level among several parts with colons between them: [4711:12:1127/230146.123:ERROR:gpu.cc(31)]."""
+    """Read a level among parts separated by colons: [4711:12:1127/230146.123:ERROR:gpu.cc(31)]. Return the level."""
     parts = inner.split(":")
     for number, part in enumerate(parts):
         if len(part) > 3 and part.isupper() and (level := level_called(head, part)) is not None:
-            head.name("logger", ":".join(parts[number + 1 :]))
-            head.name("thread", ":".join(parts[:number]))
-            head.found(part, level)
+            head.add_name("logger", ":".join(parts[number + 1 :]))
+            head.add_name("thread", ":".join(parts[:number]))
+            head.set_level(part, level)
             return level
     return None
 
 
 def _mixed(head: LineHead, inner: str, stamp: re.Match[str]) -> str | None:
-    """Return a time and more in one pair of brackets: [23:01:46 ERR], [E 231127 23:01:46 web:12]."""
+    """Read a time and more in brackets: [23:01:46 ERR], [E 231127 23:01:46 web:12]. Return the level."""
     before, after = inner[: stamp.start()].strip(" :|,-#@"), inner[stamp.end() :].strip(" :|,-#@")
     head.stamp, head.dated = stamp[0], WITH_DATE.match(stamp[0]) is not None
     if before and " " in before:
@@ -231,7 +236,7 @@ def _mixed(head: LineHead, inner: str, stamp: re.Match[str]) -> str | None:
                 word, slash, name = token.partition(":")
                 level = level_called(head, word)
         if level is not None:
-            head.found(word, level)
+            head.set_level(word, level)
             found = level
             if slash and name:
                 rest.append(name)
@@ -241,5 +246,5 @@ def _mixed(head: LineHead, inner: str, stamp: re.Match[str]) -> str | None:
         if token.removeprefix("#").isdigit() and head.pid is None:
             head.pid = pid_of(token.removeprefix("#"))
         else:
-            head.name("logger", token)
+            head.add_name("logger", token)
     return found

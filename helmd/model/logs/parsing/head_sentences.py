@@ -1,7 +1,7 @@
-"""The level of lines without the head of a logger: of the program's own sentence ("rsync error: ...", "error during
-build:"), and of PostgreSQL's lines, whatever their prefix is.
+"""The level of lines without a logger's head: of a program's message ("rsync error: ...", "error during build:"), and
+of PostgreSQL's lines with any log_line_prefix.
 
-In a sentence the word must be near its start, and a colon must end what it is said of: running text rarely has both.
+In a message the level's name must be near the start, and a colon must end its phrase: prose rarely has both.
 """
 
 import re
@@ -13,17 +13,18 @@ from helmd.model.logs.parsing.parsed import Parsed
 from helmd.model.logs.parsing.structured import pid_of
 
 _REACH = 300
-"""Characters of a line in which a sentence must end."""
-_BEHIND_TIME = re.compile(r"[\] ]{0,4}(?:[\[(][\w:. -]{1,40}[\])] ){0,3}")
-"""Up to the first word: names of components in brackets may follow the time."""
+"""Maximum number of characters of a line that are matched."""
+_AFTER_TIME = re.compile(r"[\] ]{0,4}(?:[\[(][\w:. -]{1,40}[\])] ){0,3}")
+"""The text between time and first word, such as names of components in brackets."""
 _PROGRAM = r"[\w@./-]{1,60}(?:\[\d{1,9}\])?: "
 _SENTENCE = re.compile(
     rf"(?:{_PROGRAM})?(?P<before>(?:[A-Za-z][\w./-]{{0,40}}:? ){{0,3}})(?P<level>[Ee]rror|[Ww]arning|ERROR|WARNING)"
-    r"(?P<behind>(?: [^\s:;,.]\S{0,60}){0,7}?):(?=\s|\Z)(?! (?:\d+|none|no|n/a)\Z)"
+    r"(?P<after>(?: [^\s:;,.]\S{0,60}){0,7}?):(?=\s|\Z)(?! (?:\d+|none|no|n/a)\Z)"
 )
 """dpkg: error processing package x: ..., CMake Warning at CMakeLists.txt:3 (message): ..."""
 _FIRST = r"(?: {1,2}- (?=\S)| (?=[A-Z][a-z]+ [a-z\"']|An? [a-z]|[\"']\S|[\w./-]+[.@][\w.-]+: )|\(\w{1,40}\): (?=\S))"
-"""Behind a level in lower case that begins a line: error Command failed, warn  - no memory, error(http): refused."""
+"""What follows a level in lower case that begins a line: error Command failed, warn  - no memory, error(http): refused.
+"""
 _START = re.compile(
     rf"(?P<ERROR>error{_FIRST}|\w{{1,30}}:error(?: |\Z)|ERR_[A-Z][A-Z0-9_]{{2,80}}:? {{1,2}}(?=[A-Z\"'])"
     r"|[ \u2009](?:ERR_|E)[A-Z0-9_]{3,80}[ \u2009] {1,2}(?=[A-Z])|\[!\] \w{0,40}Error: | {2,8}\d{1,6}:\d{1,6} +error +"
@@ -33,9 +34,9 @@ _START = re.compile(
     r"| {2,8}\d{1,6}:\d{1,6} +warning +)"
     rf"|(?P<INFO>info{_FIRST})"
 )
-"""As yarn, pnpm, Next.js, Prisma, Rollup, ESLint, make and Zig print levels, and the names of errors in Node.js."""
+"""Levels by yarn, pnpm, Next.js, Prisma, Rollup, ESLint, make and Zig, and the names of errors in Node.js."""
 SENTENCE_STARTS = (" E", "info", "\u2009", "(!", "make", "gmake")
-"""How such a line begins if it has no name of a level in it."""
+"""Beginnings of such lines that contain no level's name."""
 _POSTGRESQL = re.compile(
     r"(?P<prefix>[\[<\d].{8,250}?[\s:|>,-])(?P<level>DEBUG[1-5]|LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC):  (?=\S)"
 )
@@ -44,13 +45,13 @@ _POSTGRESQL_PID = re.compile(r"\[(\d{1,9})(?:-\d+)?\]")
 
 
 def read_sentence(text: str) -> Parsed | None:
-    """Return what TEXT says that has no head but for a time; None also if it begins a dump."""
+    """Return the level of TEXT without a head other than a time, or None if it has none, or begins a crash dump."""
     line = text[:_REACH].partition("\n")[0]
     stamp = HEAD_TIME.match(line, 1 if line[:1] == "[" else 0) if line[:1] in "[0123456789" else None
-    at = 0 if stamp is None else _BEHIND_TIME.match(line, stamp.end()).end()  # type: ignore[union-attr]
+    at = 0 if stamp is None else _AFTER_TIME.match(line, stamp.end()).end()  # type: ignore[union-attr]
     level = None
     found = _SENTENCE.match(line, at)
-    if found is not None and _is_said(found["before"], found["behind"]):
+    if found is not None and _is_message(found["before"], found["after"]):
         level = "ERROR" if found["level"][0] in "Ee" else "WARNING"
     if level is None and (start := _START.match(line, at)) is not None:
         level = start.lastgroup
@@ -59,19 +60,20 @@ def read_sentence(text: str) -> Parsed | None:
     return Parsed(level, text)
 
 
-def _is_said(before: str, behind: str) -> bool:
-    """Return whether the words around a level's name are those of a program's message rather than of running text."""
-    if not before and not behind:
+def _is_message(before: str, after: str) -> bool:
+    """Return whether the words around a level's name are those of a program's message rather than of prose."""
+    if not before and not after:
         return False
     words = before.lower().split()
     if any(word in NO_LOGGER or word in PROSE_BEFORE for word in words):
         return False
-    return not behind or behind.split(None, 1)[0].lower().rstrip(",;.") not in NOUNS_AFTER
+    return not after or after.split(None, 1)[0].lower().rstrip(",;.") not in NOUNS_AFTER
 
 
 def postgresql_head(line: str, text: str) -> Parsed | None:
-    """Return what LINE, the beginning of TEXT, says if a level of PostgreSQL with two spaces behind it ends its
-    prefix.
+    """Parse TEXT, which begins with LINE, as a line of PostgreSQL: a prefix, then a level, a colon and two spaces.
+
+    Returns None for other lines.
     """
     found = _POSTGRESQL.match(line)
     if found is None:

@@ -1,4 +1,4 @@
-"""What a symbol at the start of a line says: the level that stands behind it, or the one that it is itself."""
+"""Lines that begin with a symbol: a level follows it, or the symbol itself stands for one."""
 
 import re
 
@@ -14,11 +14,14 @@ _SIGNS = {
     **dict.fromkeys("\u26a0\u203c", "WARNING"),
     "\U0001f4a3": "CRITICAL",
 }
-"""Symbols that are a level themselves where a line begins with one."""
+"""Symbols that stand for a level at the beginning of a line."""
 
 
-def behind_symbol(formats: Formats, text: str) -> Parsed | None:
-    """Return what the level says that stands in a column of its own, or before a colon, behind a symbol."""
+def parse_symbol(formats: Formats, text: str) -> Parsed | None:
+    """Parse TEXT, which begins with a symbol. The level follows it, before a colon or spaces, or is the symbol's.
+
+    Returns None if there is neither.
+    """
     found = _SYMBOL.match(text)
     known = None if found is None else level_of(formats.levels, found["level"] or found["second"])
     if found is not None and known is not None:
@@ -29,13 +32,13 @@ def behind_symbol(formats: Formats, text: str) -> Parsed | None:
     return None if level is None else Parsed(level, text)
 
 
-def behind_indented_symbol(formats: Formats, text: str) -> Parsed | None:
-    """As `behind_symbol`, for a symbol with up to three spaces before it."""
+def parse_indented_symbol(formats: Formats, text: str) -> Parsed | None:
+    """Parse TEXT as `parse_symbol` does, for a symbol that stands for a level, after one to three spaces."""
     spaces = 1 if text[1:2] != " " else 2 if text[2:3] != " " else 3
-    return behind_symbol(formats, text[spaces:]) if text[spaces : spaces + 1] in _SIGNS else None
+    return parse_symbol(formats, text[spaces:]) if text[spaces : spaces + 1] in _SIGNS else None
 
 
-def behind_cookie(formats: Formats, text: str, realtime: int) -> Parsed | None:
-    """Return what the JSON object says that stands behind "@cee:", which syslog programs put before one."""
+def parse_cee(formats: Formats, text: str, realtime: int) -> Parsed | None:
+    """Parse a JSON object after "@cee:", the prefix by which programs mark one in syslog. Return None for others."""
     found = json_object(text[5:].lstrip()) if text.startswith("@cee:") else None
     return None if found is None else parse_object(formats, found, text, realtime, False)

@@ -1,4 +1,4 @@
-"""The parts of a log line's head, such as times and separators, and what was read of one so far."""
+"""Patterns of the parts of a log line's head, such as times and separators, and the state of reading one."""
 
 import re
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ HEAD_NUMBER = re.compile(r"#?\d{1,12}(?:[.:]\d+)*s?(?=[\s:|\]\[,]|\Z)|(?:0x)?\d[
 HEAD_MARK = re.compile(
     r"(?:\*{2,4}|!{2,4}|#{2,4}|>{2,4}|(?!FATAL |CRITICAL )[A-Z]{2,16}(?= (?:ERROR|WARNING): )) (?=[A-Z]{4})"
 )
-"""What draws the eye to a level, or says what it is about."""
+"""A mark or word before a level, which remains in the message: *** ERROR ..., MODULE WARNING: ..."""
 HEAD_PAIR = re.compile(r'([A-Za-z_][\w.-]{0,60})=("[^"]{0,200}"|[^\s"\]]{0,200})(?=[\s\]]|\Z)')
 HEAD_PID = re.compile(r"(?:pid[ =:]?\s?|#)?(\d{1,9})(?:[:\s,#].{0,60})?\Z")
 HEAD_BRACKETS = {"[": "]", "(": ")", "<": ">", "{": "}"}
@@ -61,10 +61,10 @@ SYSLOG_LEVELS = ("CRITICAL", "CRITICAL", "CRITICAL", "ERROR", "WARNING", "INFO",
 HEAD_RUBY = re.compile(r"[DIWEFA], \[")
 FATAL_ERROR = re.compile(r"(?:fatal|runtime) error\b", re.IGNORECASE)
 ERROR_CODE = re.compile(r" [A-Za-z]{1,8}\d{1,8}: ")
-"""What compilers put behind "error": error TS2304: ..."""
+"""A compiler's code after the level: error TS2304: ..."""
 HEAD_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?=\s)")
 STATED_PLACE = re.compile(r"in (?:\.{0,2}/\S|[\w.$/-]{1,200}\.\w|configuration\Z|[\w ]{1,40}: )")
-"""Where it happened, unlike the rest of a sentence."""
+"""A location after the level, as opposed to prose that begins with "in": ERROR in ./src/a.js"""
 CODE_IN_BRACKETS = re.compile(r"\[\w{1,12}\](?=[:\s])(?! *=)")
 PATH_LINE = re.compile(r"(?:[\w@+./~-]{0,300}/)?[\w@+.~-]{1,200}(?::\d+(?::\d+)?:?(?: -)?|\(\d+(?:,\d+){0,3}\) ?:) ")
 LETTER_FOLLOWED = re.compile(r"[A-Z]{3,}\b|[^\s.:/_]*[.:/_]\S|\S+:|\[|\(")
@@ -72,43 +72,49 @@ LETTER_FOLLOWED = re.compile(r"[A-Z]{3,}\b|[^\s.:/_]*[.:/_]\S|\S+:|\[|\(")
 
 @dataclass(slots=True)
 class LineHead:
-    """What was read so far."""
+    """The parts of the head read up to the index ``at`` in ``text``."""
 
     formats: Formats
     text: str
     at: int = 0
     stamp: str | None = None
+    """The text of the time."""
     dated: bool = False
+    """Whether the time has a date."""
     level: str | None = None
     word: str = ""
-    says_it_all: bool = True
-    whole: bool = False
-    """The message keeps the level's word."""
+    """The text of the level."""
+    exact: bool = True
+    """Whether ``word`` has no more meaning than ``level``, so that it need not be stored."""
+    keeps_level: bool = False
+    """Whether the level's text remains in the message."""
     names: dict[str, str] = field(default_factory=dict)
-    bare: int = 0
-    """Names between the last separator and here."""
-    strong: bool = True
-    """What stands before `at` is a separator, a bracket or the time."""
+    """Loggers, threads, hosts and other names, by their keys in the context."""
+    bare_names: int = 0
+    """Number of names since the last separator."""
+    separated: bool = True
+    """Whether there is a separator, a bracket or the time right before ``at``."""
     pid: int | None = None
     pairs: dict[str, Any] = field(default_factory=dict)
+    """The key=value pairs."""
 
-    def name(self, key: str, value: str) -> None:
+    def add_name(self, key: str, value: str) -> None:
         if value and value != "-":
             self.names[key] = f"{self.names[key]} {value}" if key in self.names else value
 
-    def found(self, word: str, level: str) -> None:
+    def set_level(self, word: str, level: str) -> None:
         self.level, self.word = level, word
-        self.says_it_all = level.lower().startswith(word.lower())
+        self.exact = level.lower().startswith(word.lower())
 
 
 def skip_separator(head: LineHead, at: int) -> None:
-    """Move behind the separator at AT."""
+    """Move to the end of the separator at AT, which may be empty."""
     found = HEAD_SEPARATOR.match(head.text, at)
     assert found is not None
     between = found[0].strip()
-    head.strong = bool(between) or "\t" in found[0]
-    if head.strong:
-        head.bare = 0
+    head.separated = bool(between) or "\t" in found[0]
+    if head.separated:
+        head.bare_names = 0
     head.at = found.end()
 
 

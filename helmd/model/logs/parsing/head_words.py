@@ -1,4 +1,4 @@
-"""Words in the heads of log lines: which are the name of a level where, and which show that a line is a sentence."""
+"""Words in the heads of log lines: names of levels, and words that show that a line is prose."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -9,19 +9,19 @@ COLON_WORDS = _words(
     "error err warning warn fatal critical crit severe info debug notice trace emerg fail silly fehler warnung erreur"
     " errore erro"
 )
-"""Levels at the start of a line, in any case, if a colon follows: as compilers, PHP and shell tools print them."""
+"""Levels at the start of a line before a colon, in any case, as printed by compilers, PHP and shell tools."""
 COLON_CODES = _words("dbug trce crit fail")
-"""Level names of .NET."""
+"""Levels of .NET's console logger."""
 LOCAL_WORDS = _words(
     """
     fehler warnung schwerwiegend hinweis erreur avertissement grave advertencia aviso errore avvertenza avviso
     attenzione attention erro fout waarschuwing varning hata uyar\u0131 błąd ostrzeżenie chyba varování fejl advarsel
     """
 )
-"""Levels in other languages; what follows must show that they are one, since they are ordinary words as well."""
+"""Levels in other languages. They are ordinary words too, so a separator must follow."""
 BELOW_WARNING = frozenset({"DEBUG", "INFO"})
 OTHER_MEANINGS = _words("config fine finer finest log success failure information informational verbose panic alert")
-"""Names of levels that are ordinary words as well; they count in capitals or in brackets only."""
+"""Names of levels that are ordinary words too; they count only in upper case or in brackets."""
 NOUNS_AFTER = _words(
     """
     handling handler handlers message messages code codes log logs logging level levels page pages sign signs desk mode
@@ -36,18 +36,18 @@ NOUNS_AFTER = _words(
     weather thinking care mass acclaim review reviews damage infrastructure
     """
 )
-"""What follows the name of a level that is a noun of running text, also where a colon comes later."""
+"""Words after the name of a level by which it is a noun in prose, even if a colon follows later."""
 PROSE_AFTER = NOUNS_AFTER | _words("in when from on at as with")
-"""What follows "ERROR" or "WARNING" where it is a noun of a sentence and no level."""
+"""Words after "ERROR" or "WARNING" by which it is a noun in prose, not a level."""
 CALENDAR = _words("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec Mon Tue Wed Thu Fri Sat Sun")
-"""How times begin that begin with a month or a day."""
+"""Beginnings of times that start with a month or weekday."""
 NO_LOGGER = _words(
     """
     the a an no this that these those with and or of to in on for from by at as is are was were be got get has have had
     it its we you they he she not use see if when then any some all each every my our your his her their
     """
 )
-"""Words that are not the name of a logger, host or thread: they begin a sentence."""
+"""Words that are not the name of a logger, host or thread, but begin a sentence."""
 PROSE_BEFORE = _words(
     """
     fix fixes fixed solve solves silence silences avoid avoids
@@ -55,4 +55,4 @@ PROSE_BEFORE = _words(
     class def except raise return import case while elif else try end select create insert drop grant let const var
     """
 )
-"""Words before the name of a level that show that it is one of running text or source code."""
+"""Words before the name of a level by which it is part of prose or source code."""

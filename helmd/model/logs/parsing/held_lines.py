@@ -1,4 +1,4 @@
-"""Lines that may begin a dump: which line after them shows that they do, and which may lie between."""
+"""Lines that may begin a crash dump, the lines that confirm it, and lines in between."""
 
 import re
 
@@ -7,7 +7,7 @@ NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE = "node-file", "node-source", "race-
 JUL = "java.util.logging"
 HEADLINE, BOX, EXCERPT, FORTRAN = "headline", "box", "excerpt", "fortran"
 HELD = frozenset({NODE_FILE, NODE_SOURCE, RACE_RULE, JVM_RULE, JUL, QUOTED, HEADLINE, BOX, EXCERPT, FORTRAN})
-"""It is a dump only if the right line follows; else its lines are entries of their own."""
+"""States of lines that begin a dump only if `confirmed` by a later one; otherwise each is an entry of its own."""
 
 _JUL_LEVEL = re.compile(r"([A-ZÄÉÓÜ]{4,13}) ?: ")
 _JUL_STATES = {
@@ -18,9 +18,9 @@ _JUL_STATES = {
     )
     for word in words.split()
 }
-"""Java prints both lines in the language of its locale; any other word is for no more than information."""
+"""Levels of java.util.logging, which prints them in the locale's language; other words are at most INFO."""
 _FRAME = re.compile(r"\s{1,40}at (?:[^\n]{1,600}:\d{1,9}:\d{1,9}\)?\Z|[\w.$/@<>-]{1,400}\([^()\n]{1,300}\)\Z)")
-"""One call of JavaScript's or Java's stacks."""
+"""A frame of a stack trace of JavaScript or Java."""
 _SANITIZER = re.compile(r"==\d{1,12}==\s?ERROR: ")
 EXCERPT_LINE = re.compile(r"\s{0,5}\d{1,6} \| ")
 _EXCERPT_ERROR = re.compile(r"(?:error|[A-Z]\w{0,60}Error): ")
@@ -28,7 +28,7 @@ _CARET = re.compile(r"\s{0,4000}[\^~]+\s{0,40}\Z")
 
 
 def confirmed(state: str, text: str) -> str | None:
-    """Return the state of a dump of which TEXT is the line that makes it one."""
+    """Return the state of a dump if TEXT confirms that lines held in STATE begin one, else None."""
     if state == JVM_RULE:
         return "jvm" if text.startswith(("# A fatal error has been", "# There is insufficient memory for")) else None
     if state == JUL:
@@ -53,7 +53,7 @@ def confirmed(state: str, text: str) -> str | None:
 
 
 def held_after(state: str, text: str) -> str | None:
-    """Return the state of an entry whose lines are held in STATE after TEXT, if that is to be held as well."""
+    """Return the state of held lines after TEXT, in STATE before it, or None if TEXT is not to be held."""
     if state == NODE_FILE:
         return NODE_SOURCE
     return state if state == EXCERPT and (EXCERPT_LINE.match(text) or _CARET.match(text)) else None

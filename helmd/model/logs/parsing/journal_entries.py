@@ -1,7 +1,7 @@
-"""From journal entries to rows of the log store: parsed, joined, and separated from what Helm itself wrote.
+"""Converting journal entries to rows of the log store, which includes parsing and joining lines.
 
-Lines that services print (``_TRANSPORT=stdout``) go through the formats and the joiner. Whatever speaks the journal's
-own protocol says its level itself. All open entries can be stored with the position and restored.
+Lines that services print (``_TRANSPORT=stdout``) are parsed by the formats and joined. Entries by journald's native
+protocol have a level in their fields. All open entries can be stored with the position and restored.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -33,30 +33,30 @@ from helmd.model.logs.parsing.journal_fields import (
     with_given_time,
 )
 from helmd.model.logs.parsing.line_head import begins_with_head
-from helmd.model.logs.parsing.multiline import Joined, Joiner, Key, opens
+from helmd.model.logs.parsing.multiline import JoinedEntry, Joiner, Key, opens
 from helmd.model.logs.parsing.own_checks import OWN_CHECK_LEVEL, is_own_check
 from helmd.model.logs.parsing.parsed import Formats, Parsed, RunawayError, without_pattern
 from helmd.model.units.health_request import USER_AGENT
 
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
-EVER = 1 << 62
-"""Later than any time of the journal."""
+MAX_REALTIME = 1 << 62
+"""Later than any time of the journal, in microseconds since 1970."""
 _WRITERS = 4_096
-"""Writers that are remembered: one for each process and stream."""
+"""Maximum number of cached writers: one for each process and stream."""
 
 _IDENTITY = ("_TRANSPORT", "_STREAM_ID", "_PID", "SYSLOG_IDENTIFIER", "_HOSTNAME", "_SYSTEMD_USER_UNIT")
-"""The fields that show who printed a line; without the last one it is USER_UNIT as well."""
+"""The fields that identify the writer of a line; without the last one USER_UNIT does as well."""
 _identity = itemgetter(*_IDENTITY)
 
 _MICROSECOND = timedelta(microseconds=1)
-"""To multiply it takes less time than to call `timedelta`."""
+"""Multiplying it takes less time than calling `timedelta`."""
 
 _State = dict[str, Any]
 _new = tuple.__new__
 
 
 class _Writer(NamedTuple):
-    """What all lines of one process's stream have in common."""
+    """The facts that all lines of one process's stream share."""
 
     service: str
     key: Key
@@ -64,13 +64,13 @@ class _Writer(NamedTuple):
     process_id: int | None
     unit: str | None
     split: bool
-    """Its streams have different priorities."""
+    """Whether its stdout and stderr have different priorities."""
     verified: bool = True
     """`Owner.verified`."""
 
 
 class _Line(NamedTuple):
-    """What a line is but for its text."""
+    """The facts of a line besides its text. ``realtime`` is in microseconds since 1970."""
 
     writer: _Writer
     realtime: int
@@ -78,13 +78,13 @@ class _Line(NamedTuple):
     boot_id: str
 
 
-class _Begun(NamedTuple):
-    """What an open entry keeps: its first line, and the row of that once it is whole."""
+class _FirstLine(NamedTuple):
+    """The first line of an open entry; ``row`` is None while parts of the line are missing."""
 
     line: _Line
     row: LogRow | None
     stated: bool = False
-    """Its text states its level."""
+    """Whether its text states its level."""
 
 
 def _not_own(_: JournalEntry) -> PostedRow | None:
@@ -96,12 +96,12 @@ def _no_paths(_: str) -> Collection[str]:
 
 
 class Assembler:
-    """Takes entries in the journal's order; ``rows`` and ``posted`` are what is complete and was not taken yet.
+    """Assembles rows from entries in the journal's order. The caller takes complete ones from ``rows`` and ``posted``.
 
-    ``own`` reads the entries that Helm wrote itself; ``health_paths`` gives what Helm requests of a service for its
-    health. ``faults`` are the entries that could not be parsed, each with the
-    error; they are among the rows all the same, with their unparsed text. ``runaways`` are the names of formats that
-    were removed from ``formats`` because their patterns took too long.
+    ``own`` reads entries that Helm wrote itself; ``health_paths`` returns the paths of a service's health checks.
+    ``faults`` are the errors of entries that could not be parsed, each with a cursor or the service; their rows have
+    the unparsed text. ``runaways`` are the names of formats that were removed from ``formats`` because their patterns
+    took too long. Raises ValueError for a ``state`` that `state` did not return.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class Assembler:
         self.runaways: list[str] = []
         self._writers: dict[tuple[Value | None, ...], _Writer | None] = {}
         self._units: dict[bytes, bytes] = {}
-        """The unit of each stream, by ``_STREAM_ID``, once journald has named it in one of its lines."""
-        self._joiner: Joiner[_Begun] = Joiner.restore(state, _decoded) if state else Joiner()
+        """The unit of each stream, by ``_STREAM_ID``, if journald has named it in one of its lines."""
+        self._joiner: Joiner[_FirstLine] = Joiner.restore(state, _decoded) if state else Joiner()
         self._second, self._begins = 0, datetime_of(0)
         self._realtime, self._timestamp = 0, self._begins
-        """Of the last line: journald gives all lines of one read one time."""
+        """The time of the last line, cached since journald gives all lines of one read(2) the same time."""
         self.rows: list[LogRow] = []
         self.posted: list[PostedRow] = []
 
@@ -131,18 +131,18 @@ class Assembler:
         return len(self._joiner)
 
     def state(self) -> _State | None:
-        """Return all that is open, as JSON can hold it, or None when nothing is."""
+        """Return all open entries in a form that JSON can hold, or None if there are none."""
         return self._joiner.dump(_encoded) if len(self._joiner) else None
 
     def take(self, entries: Iterable[JournalEntry]) -> None:
-        """More entries. The hot path: no call that can be done without."""
+        """Parse and join ENTRIES. The hot path, without avoidable calls."""
         writers, splits = self._writers, self._joiner.splits
         for entry in entries:
             try:
                 fields, _, boot_id, _, realtime = entry
                 try:
                     writer = writers[_identity(fields)]
-                except (KeyError, TypeError):  # new, or a field is missing, or there twice
+                except (KeyError, TypeError):  # new, or a field is missing or occurs twice
                     writer = self._writer(fields)
                 if writer is not None:
                     raw, priority = fields.get("MESSAGE", b""), fields.get("PRIORITY", b"")
@@ -160,12 +160,12 @@ class Assembler:
                     self.posted.append(posted)
                 elif (row := suppression_row(entry) or row_of(self._with_unit(entry))) is not None:
                     self.rows.append(row)
-            # Whatever an entry contains, the entries after it are read.
+            # No entry keeps those after it from being read.
             except CONTENT_FAULTS as fault:
                 self._isolate(entry, fault)
 
     def _isolate(self, entry: JournalEntry, fault: Exception) -> None:
-        """Append a row for an entry that could not be parsed."""
+        """Append a row for an entry whose parsing raised FAULT."""
         self.faults.append((entry.cursor, fault))
         sentence = f"{type(fault).__name__}: {fault}"
         try:
@@ -175,24 +175,22 @@ class Assembler:
         if row is not None:
             self.rows.append(row)
 
-    def expire(self, before: int, in_the_middle: int | None = None) -> None:
-        """Let go what no line came to since BEFORE (the journal's time, microseconds since 1970).
+    def expire(self, before: int, incomplete_before: int | None = None) -> None:
+        """Finish entries whose last line is older than BEFORE (the journal's time in microseconds since 1970).
 
-        With IN_THE_MIDDLE that is the time for lines of which parts are missing, and tracebacks without their end.
+        INCOMPLETE_BEFORE is the limit for lines of which parts are missing, and for tracebacks without an end.
         """
-        for whole in self._joiner.expire_parts(before if in_the_middle is None else in_the_middle):
-            self._add(*whole.payload.line, whole.raw, whole.continues)
-        for joined in self._joiner.expire(before, in_the_middle):
+        for line in self._joiner.expire_parts(before if incomplete_before is None else incomplete_before):
+            self._add(*line.payload.line, line.raw, line.continues)
+        for joined in self._joiner.expire(before, incomplete_before):
             self.rows.append(_finished(joined))
 
     def finish_all(self) -> None:
         """Finish all open entries, when no more lines can follow."""
-        self.expire(EVER)
+        self.expire(MAX_REALTIME)
 
     def _writer(self, fields: Mapping[str, Value]) -> _Writer | None:
-        """Return whose printed line it is, or None if it was not printed, belongs to no service, or its process alone
-        does not show to which.
-        """
+        """Return the writer of a printed line, or None if it was not printed, or its service is unknown."""
         get = fields.get
         if get("_TRANSPORT") != b"stdout":
             return None
@@ -203,7 +201,7 @@ class Assembler:
             return self._writers[asked]
         except KeyError:
             pass
-        except TypeError:  # a field that is there twice
+        except TypeError:  # a field occurs twice
             return None
         unit, stream = get("_SYSTEMD_USER_UNIT"), get("_STREAM_ID")
         if isinstance(unit, bytes) and isinstance(stream, bytes) and unit:
@@ -223,9 +221,9 @@ class Assembler:
         return entry if fields is entry.fields else entry._replace(fields=fields)
 
     def _with_stream_unit(self, fields: Mapping[str, Value]) -> Mapping[str, Value]:
-        """Return FIELDS with the unit that an earlier line of the stream had, where journald has named none.
+        """Return FIELDS with the unit of an earlier line of the stream, if journald has not named one.
 
-        A stream belongs to the unit that opened it, also where the process that wrote was gone before journald looked.
+        A stream belongs to the unit that opened it, also if the writing process has exited before journald read /proc.
         """
         stream = fields.get("_STREAM_ID")
         if fields.get("_SYSTEMD_USER_UNIT") or not isinstance(stream, bytes) or stream not in self._units:
@@ -233,9 +231,9 @@ class Assembler:
         return {**fields, "_SYSTEMD_USER_UNIT": self._units[stream]}
 
     def _take_part(self, line: _Line, raw: bytes, line_break: str) -> None:
-        """A part of a line that journald split."""
-        for whole in self._joiner.part(line.writer.key, raw, line_break, _Begun(line, None), line.realtime):
-            self._add(*whole.payload.line, whole.raw, whole.continues)
+        """Add a part of a line that journald split."""
+        for found in self._joiner.part(line.writer.key, raw, line_break, _FirstLine(line, None), line.realtime):
+            self._add(*found.payload.line, found.raw, found.continues)
 
     def _add(
         self,
@@ -247,7 +245,10 @@ class Assembler:
         continues: bool = False,
         dated: Mapping[str, Value] | None = None,
     ) -> None:
-        """A whole line: parsed, unless it goes on an open entry. DATED are its fields if its time was replaced."""
+        """Add a complete line, parsed unless it continues an open entry. DATED are its fields if its time was replaced.
+
+        CONTINUES: the rest of the line is in another entry.
+        """
         service, key, hostname, pid, unit, split, verified = writer
         notes = None
         if len(raw) > MESSAGE_LIMIT or continues or b"\0" in raw:
@@ -259,13 +260,13 @@ class Assembler:
                 text, notes = clean_text(raw)
         joiner = self._joiner
         opened = joiner.opened
-        # Colours are not what an entry goes on by, nor are they kept.
+        # Entries are joined without colours, which are not stored either.
         bare = text if "\x1b" not in text else without_escapes(text)
         if opened and key in opened and joiner.add(key, bare, realtime):
             return
         try:
             parsed = parse_text(self.formats, text, service, realtime)
-        # Not in `take`, since the joiner has released the line already.
+        # Not in `take`, since the joiner has already returned the line.
         except CONTENT_FAULTS as fault:
             parsed = self._parsed_after(fault, text, service, realtime)
         level, message, context, trace_id, user_id, stated, complete = parsed
@@ -278,7 +279,7 @@ class Assembler:
         if dated is not None:
             context = with_given_time(context or {}, dated)
         stated_level = level is not None
-        # Most lines have no G, which takes the least time to see; a health check is a GET.
+        # Health checks are GET requests; most lines have no G, which is the cheapest test.
         if (
             "G" in text
             and (USER_AGENT in text or "HTTP/1.0" in text)
@@ -316,20 +317,20 @@ class Assembler:
         if not is_open and (complete or not opens(bare, level, stated_level)):
             self.rows.append(row)
             return
-        begun = _Begun(_Line(writer, realtime, priority, boot_id), row, stated_level)
+        first = _FirstLine(_Line(writer, realtime, priority, boot_id), row, stated_level)
         if (
             is_open
             and not (stated_level or complete or begins_with_head(bare))
-            and joiner.add_plain(key, bare, begun, realtime)
+            and joiner.add_plain(key, bare, first, realtime)
         ):
             return
-        # What it is about comes in the lines below a colon or a banner.
+        # After a colon or a banner, the message continues in the next lines.
         several = stated_level and level in _ERRORS and (len(message) < len(bare) or bare.endswith((":", "***", " ")))
-        for joined in joiner.push(key, bare, level, begun, realtime, complete, stated_level, several):
+        for joined in joiner.push(key, bare, level, first, realtime, complete, stated_level, several):
             self.rows.append(_finished(joined))
 
     def _parsed_after(self, fault: Exception, text: str, service: str, realtime: int) -> Parsed:
-        """Parse TEXT after FAULT: without the pattern that takes too long; after any other error, it is only text."""
+        """Parse TEXT again after FAULT, without a pattern that took too long; after another error return it as text."""
         while isinstance(fault, RunawayError):
             self.formats, name = without_pattern(self.formats, fault.pattern)
             self.runaways.append(name)
@@ -358,13 +359,13 @@ def _writer_of(fields: Mapping[str, Value]) -> _Writer | None:
     )
 
 
-def _finished(joined: Joined[_Begun]) -> LogRow:
-    """Return the row of an entry with all its lines."""
+def _finished(joined: JoinedEntry[_FirstLine]) -> LogRow:
+    """Return the row of a joined entry."""
     row = joined.payload.row
     assert row is not None
     if joined.lines == 1 and not joined.traceback:
         return row
-    # A logger's own level counts more than the stack below it: a warning with a stack is a warning.
+    # A level stated by the logger takes precedence over its stack trace's: a warning with a stack is a warning.
     level = row.level if joined.payload.stated else more_severe(row.level, joined.level) or row.level
     if joined.lines == 1:
         return row._replace(level=level)
@@ -372,16 +373,16 @@ def _finished(joined: Joined[_Begun]) -> LogRow:
     return row._replace(level=level, message=row.message + joined.more, context=context)
 
 
-def _encoded(begun: _Begun) -> list[Any]:
-    (service, (_, pid, stream), *writer), realtime, priority, boot_id = begun.line
-    row = None if begun.row is None else list(begun.row[1:])
-    return [[service, pid, stream, *writer], realtime, clean_text(priority)[0], boot_id, row, begun.stated]
+def _encoded(first: _FirstLine) -> list[Any]:
+    (service, (_, pid, stream), *writer), realtime, priority, boot_id = first.line
+    row = None if first.row is None else list(first.row[1:])
+    return [[service, pid, stream, *writer], realtime, clean_text(priority)[0], boot_id, row, first.stated]
 
 
-def _decoded(written: list[Any]) -> _Begun:
+def _decoded(written: list[Any]) -> _FirstLine:
     (service, pid, stream, *writer_fields), realtime, priority, boot_id, row, *later = written
-    # Those of earlier versions have no ``verified``.
+    # Earlier versions wrote no ``verified``.
     writer = _Writer(service, (service, pid, stream), *writer_fields)
     line = _Line(writer, realtime, str(priority).encode(), boot_id)
     # 1.1 did not write whether the level was stated.
-    return _Begun(line, None if row is None else LogRow(datetime_of(realtime), *row), bool(later and later[0]))
+    return _FirstLine(line, None if row is None else LogRow(datetime_of(realtime), *row), bool(later and later[0]))

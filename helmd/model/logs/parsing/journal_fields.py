@@ -1,7 +1,7 @@
-"""From a journal entry's fields to a row of the log store: whose line it is, its level, its text.
+"""Converting a journal entry's fields to a row of the log store: its service, level and message.
 
-Everything in an entry but the fields that start with an underscore was written by the program itself, so each value is
-taken for what it claims only where being wrong does no harm (systemd.journal-fields(7)).
+Only fields that start with an underscore are trusted (systemd.journal-fields(7)); the program itself wrote the others,
+which are used only where a wrong value does no harm.
 """
 
 import codecs
@@ -33,7 +33,7 @@ LEVEL_OF_PRIORITY = {
 STREAM_OF_PRIORITY = {b"6": "stdout", b"5": "stderr"}
 """Units print through ``systemd-cat -p info --stderr-priority=notice``: the priority identifies the stream."""
 ACTION = "HIVEMATRIX_ACTION"
-"""What Helm did: start, stop, restart, ..."""
+"""The field of Helm's action: start, stop, restart, ..."""
 _ACTORS = frozenset({b"helmctl", b"helmd"})
 _ACTION_FIELDS = {
     f"HIVEMATRIX_{key.upper()}": key
@@ -45,21 +45,21 @@ _OWN_COLUMN = frozenset({"MESSAGE", "PRIORITY", "USER_UNIT", "USER_INVOCATION_ID
 SUPPRESSED = b"a596d6fe7bfa4994828e72309e95d61e"
 """MESSAGE_ID of journald's notice that it has suppressed messages (sd-messages.h)."""
 UNPARSED = "_unparsed"
-"""The key in an entry's context for why its text was stored as it came."""
+"""The key in a row's context for the reason why its text was not parsed."""
 REALTIME = "__REALTIME_TIMESTAMP"
-"""The time of an entry (microseconds since 1970) as its damaged file has it, where a plausible one took its place. No
+"""The field added for the original time of an entry in a damaged file (microseconds since 1970), if it was replaced. No
 entry has such a field: journald accepts none that begins with two underscores.
 """
 UNVERIFIED: dict[str, object] = {"_unverified": "service_name"}
-"""What the context of a row says whose service is only what the program itself said."""
+"""Context of a row whose service was named by the program alone."""
 CUT = "__CUT_FIELDS"
-"""Names of an entry's fields that were not kept, because it is too large."""
+"""The field added for the names of fields that were dropped because the entry is too large."""
 _EXTRA_FIELDS = 32
 _EXTRA_LIMIT = 4096
 
 
 class JournalEntry(NamedTuple):
-    """One journal entry as read, with the address fields that journald itself gives it."""
+    """A journal entry as read, with its address fields; times are in microseconds, ``realtime`` since 1970."""
 
     fields: Mapping[str, Value]
     cursor: str
@@ -68,15 +68,15 @@ class JournalEntry(NamedTuple):
     realtime: int
 
 
-def dated(entry: JournalEntry, given: Times) -> JournalEntry:
-    """Return ENTRY with the wall-clock time that was GIVEN, if it has another."""
+def with_realtime_field(entry: JournalEntry, given: Times) -> JournalEntry:
+    """Return ENTRY with the field REALTIME for the GIVEN wall-clock time, if its own was replaced."""
     if given.realtime == entry.realtime:
         return entry
     return entry._replace(fields={**entry.fields, REALTIME: b"%d" % given.realtime})
 
 
 def with_given_time(context: Mapping[str, object], fields: Mapping[str, Value]) -> dict[str, object]:
-    """Return CONTEXT of a row, and what the entry's time was before a plausible one took its place, if one did."""
+    """Return CONTEXT of a row with the entry's original time from FIELDS, if it was replaced by a plausible one."""
     given = text_of(fields, REALTIME)
     if not given:
         return dict(context)
@@ -93,7 +93,7 @@ def row_of(entry: JournalEntry) -> LogRow | None:
     The text of a printed line is parsed, and lines that belong together are joined, in
     `helmd.model.logs.parsing.journal_entries`.
 
-    The time is journald's own (``__REALTIME_TIMESTAMP``): it is always there and no program can set it, unlike
+    The time is journald's own (``__REALTIME_TIMESTAMP``): every entry has it and no program can set it, unlike
     ``_SOURCE_REALTIME_TIMESTAMP``, which lines printed to stdout do not have.
     """
     fields = entry.fields
@@ -106,7 +106,7 @@ def row_of(entry: JournalEntry) -> LogRow | None:
 
 
 def action_row(entry: JournalEntry) -> LogRow:
-    """Return the row for Helm's own record of what it did; whether the entry is one is for the caller to know."""
+    """Return the row for Helm's own record of an action; the caller must have verified that ENTRY is one."""
     fields = entry.fields
     service = text_of(fields, "HIVEMATRIX_SERVICE")
     context: dict[str, object] = {
@@ -117,7 +117,9 @@ def action_row(entry: JournalEntry) -> LogRow:
 
 
 def plain_row(entry: JournalEntry, fault: str) -> LogRow | None:
-    """Return the row for an entry that could not be parsed, for the reason FAULT: its text and its service."""
+    """Return the row with the text of an entry that could not be parsed for the reason FAULT, or None if it belongs to
+    no service of the suite.
+    """
     fields = entry.fields
     if (owner := owner_of(fields)) is None:
         return None
@@ -126,7 +128,7 @@ def plain_row(entry: JournalEntry, fault: str) -> LogRow | None:
 
 
 def text_row(row: LogRow, fault: str) -> LogRow:
-    """Return ROW with nothing but its text, for a row that the store refuses for the reason FAULT."""
+    """Return ROW with only its text, time, service, level and source, if PostgreSQL refuses it for the reason FAULT."""
     return LogRow(
         timestamp=row.timestamp,
         service_name=row.service_name,
@@ -138,7 +140,7 @@ def text_row(row: LogRow, fault: str) -> LogRow:
 
 
 def fault_row(timestamp: datetime, fault: str, entries: int = 1) -> LogRow:
-    """Return the row that says that ENTRIES of the journal could not be stored, for the reason FAULT."""
+    """Return the row that reports that ENTRIES of the journal could not be stored for the reason FAULT."""
     what = "An entry" if entries == 1 else f"{entries:,} entries"
     return LogRow(
         timestamp=timestamp,
@@ -177,7 +179,7 @@ def _row(entry: JournalEntry, service: str, source: str, unit: bytes, more: Mapp
 
 
 def gap_row(gap: Gap, hostname: str) -> LogRow:
-    """Return the row that says that lines may be missing, from when to when, and how many at most."""
+    """Return the row that reports that lines may be missing: the time range, and the maximum number."""
     since, until = datetime_of(gap.since), datetime_of(gap.until)
     reason = {
         Missing.LOST: "the journal no longer has the entry where reading stopped",
@@ -201,10 +203,9 @@ def gap_row(gap: Gap, hostname: str) -> LogRow:
 
 
 def suppression_row(entry: JournalEntry) -> LogRow | None:
-    """Return the row for journald's own notice that it has thrown away lines of this account, or None for any other
-    entry.
+    """Return the row for journald's notice that its rate limit has dropped lines of this account; None for others.
 
-    They are gone for good, of which service nobody knows: journald counts all of an account's units together.
+    Their service is unknown: journald counts all of an account's units together.
     """
     fields = entry.fields
     if _first(fields, "MESSAGE_ID") != SUPPRESSED or _first(fields, "_TRANSPORT") != b"driver":
@@ -212,12 +213,12 @@ def suppression_row(entry: JournalEntry) -> LogRow | None:
     dropped = text_of(fields, "N_DROPPED")
     count = int(dropped) if dropped.isascii() and dropped.isdigit() and len(dropped) <= 18 else None
     until = datetime_of(entry.realtime)
-    said = "an unknown number of lines" if count is None else counted(count, "line")
+    lines = "an unknown number of lines" if count is None else counted(count, "line")
     return LogRow(
         timestamp=until,
         service_name="helm",
         level="WARNING",
-        message=f"{said} of this account's units were thrown away by journald before {until.isoformat()}: "
+        message=f"{lines} of this account's units were thrown away by journald before {until.isoformat()}: "
         "they came faster than its rate limit allows; helmctl doctor says more.",
         context={"gap": "suppressed", "until": until.isoformat(), "count": count},
         hostname=text_of(fields, "_HOSTNAME") or None,
@@ -232,14 +233,14 @@ class Owner(NamedTuple):
     service: str
     source: str
     verified: bool = True
-    """Whether journald named the unit; otherwise the service is what the program itself said."""
+    """Whether journald named the unit; otherwise the program itself named the service."""
 
 
 def owner_of(fields: Mapping[str, Value]) -> Owner | None:
-    """Return the service an entry belongs to: what the entry's trusted fields say, where there are any.
+    """Return the service that an entry belongs to, by its trusted fields if it has any; None if it belongs to none.
 
-    journald looks at a process after it got its line. Of one that is gone by then it has no unit, and only what the
-    line itself says is left, which any process may say. A line of a known unit never belongs to another one.
+    journald reads a process's unit after it has received the line. If the process has exited by then, only untrusted
+    fields name a service, which any process can set. A line of a known unit never belongs to another one.
     """
     identifier = _first(fields, "SYSLOG_IDENTIFIER")
     unit = _first(fields, "_SYSTEMD_USER_UNIT")
@@ -255,13 +256,13 @@ def owner_of(fields: Mapping[str, Value]) -> Owner | None:
         if stated is not None:
             return Owner(stated, JOURNAL, verified=False)
     if identifier in _ACTORS and ACTION in fields:
-        # A record of an action that is not signed: a line, and no more.
+        # The record of an action without a signature is only a line.
         return Owner("helm", JOURNAL, verified=False)
     return None
 
 
 def message_of(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
-    """Return the message as text that can be stored, and notes on what had to be changed."""
+    """Return the message as text that can be stored, and context on the changes."""
     value = fields.get("MESSAGE", b"")
     text, notes = clean_text(b"\n".join(value) if isinstance(value, list) else value)
     line_break = _first(fields, "_LINE_BREAK")
@@ -271,15 +272,14 @@ def message_of(fields: Mapping[str, Value]) -> tuple[str, dict[str, object]]:
 
 
 def clean_text(raw: bytes, continues: bool = False) -> tuple[str, dict[str, object]]:
-    """Return bytes of a line as text that can be stored, and notes on what was changed.
+    """Return the bytes of a line as text that can be stored, at most MESSAGE_LIMIT bytes, and context on the changes.
 
-    CUT says that it continues in another entry.
+    With CONTINUES, the context says that the line continues in another entry.
     """
     notes: dict[str, object] = {}
     if len(raw) > MESSAGE_LIMIT:
-        # A character that the cut goes through is dropped, not shown as a broken one.
-        whole = codecs.getincrementaldecoder("utf-8")("replace").decode(raw[:MESSAGE_LIMIT])
-        raw = whole.encode()
+        # An incremental decoder drops a character that is incomplete at the end instead of replacing it.
+        raw = codecs.getincrementaldecoder("utf-8")("replace").decode(raw[:MESSAGE_LIMIT]).encode()
         notes["cut_at_bytes"] = MESSAGE_LIMIT
     if continues:
         notes["goes_on"] = True
@@ -295,25 +295,21 @@ def clean_text(raw: bytes, continues: bool = False) -> tuple[str, dict[str, obje
 
 
 def text_of(fields: Mapping[str, Value], name: str) -> str:
-    """Return a field as text; of several the first, empty when there is none."""
+    """Return the first value of a field as text, or "" if there is none."""
     return _text(_first(fields, name))
 
 
 def _extra(fields: Mapping[str, Value]) -> dict[str, object]:
-    """Return what a program that speaks journald's own protocol added: exit codes of systemd, code lines, its own
-    fields.
-    """
+    """Return the fields that a program added by journald's native protocol, such as systemd's exit codes."""
     if fields.get("_TRANSPORT") != b"journal":
         return {}
-    # Most begin with "_"; this is done for each field of each entry that is read.
+    # The cheapest test is first: most names begin with "_".
     names = [n for n in fields if n[:1] != "_" and n not in _OWN_COLUMN and not n.startswith("SYSLOG_")]
     return {name.lower(): _text(_first(fields, name))[:_EXTRA_LIMIT] for name in sorted(names)[:_EXTRA_FIELDS]}
 
 
 def stream_of(fields: Mapping[str, Value], priority: bytes) -> str | None:
-    """Return which stream a line came from, or None if unknown (printed without systemd-cat, or with a ``<3>``
-    prefix).
-    """
+    """Return the stream of a printed line, or None if unknown (without systemd-cat, or with a prefix like ``<3>``)."""
     if fields.get("_TRANSPORT") != b"stdout":
         return None
     service = service_of_identifier(_text(_first(fields, "SYSLOG_IDENTIFIER")))

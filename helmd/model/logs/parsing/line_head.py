@@ -1,18 +1,18 @@
-"""What loggers put before a message: time, level, logger, thread and process id, in any order and bracketing.
+"""The heads that loggers print before a message: time, level, logger, thread and process id, in any order and brackets.
 
-Everything that `formats.toml` has no format for is read by `read_head`. A level counts only where a logger puts one: in
-brackets, before a separator, or behind a time; a word of running text is none ("Error handling was enabled"). All
-patterns take time that is linear in what they see, which is at most the first line's REACH characters.
+`read_head` parses all lines for which `formats.toml` has no format. A level counts only where loggers print it: in
+brackets, before a separator, or after a time; not in prose ("Error handling was enabled"). All patterns take linear
+time in at most the first REACH characters of the first line.
 """
 
 import re
 from typing import Any
 
 from helmd.model.logs.ids import given_id, trace_id_in
-from helmd.model.logs.parsing.embedded_time import says_nothing_new
+from helmd.model.logs.parsing.embedded_time import is_same_time
 from helmd.model.logs.parsing.head_levels import message_follows, read_bare_level, read_level_in
 from helmd.model.logs.parsing.head_sentences import SENTENCE_STARTS, postgresql_head, read_sentence
-from helmd.model.logs.parsing.head_symbols import behind_cookie, behind_indented_symbol, behind_symbol
+from helmd.model.logs.parsing.head_symbols import parse_cee, parse_indented_symbol, parse_symbol
 from helmd.model.logs.parsing.head_tokens import (
     HEAD_BRACKETS,
     HEAD_MARK,
@@ -43,7 +43,7 @@ from helmd.model.logs.parsing.parsed import Formats, Parsed, folded
 from helmd.model.logs.parsing.structured import json_object, logfmt_pairs, parse_object, pid_of
 
 REACH = 512
-"""Characters of a line in which its head must end."""
+"""Maximum number of characters of a head."""
 _MOST_TOKENS = 12
 _SPRING_PID = re.compile(r"(\d{1,9}) --- ")
 _LOGGER_IN_BRACKETS = re.compile(r"[a-z_][\w.:/$-]*\Z|\w+[.:/]\S*\Z|\d+\Z")
@@ -51,7 +51,7 @@ _ERROR_NAMES = ("Error", "Exception", "Warning", "Fehler", "Failure")
 
 _LEVEL_NAMES = "TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|SEVERE|ALERT|EMERG"
 INDENT = 24
-"""Spaces before a head: the width of a time that was left out."""
+"""Maximum number of spaces before a head: the width of an omitted time."""
 _COMMON_LOGGER = r"[a-z_][\w.$/-]{0,199}"
 _PLAIN_WORD = r"[A-Za-z][\w'-]*+[ ,](?![-:>|] )"
 _DATED_HEAD = re.compile(
@@ -63,12 +63,12 @@ _LEVEL_HEAD = re.compile(rf"(?P<level>{_LEVEL_NAMES}): {{1,8}}(?={_PLAIN_WORD})"
 _COMMON = {first + second: _DATED_HEAD for first in "12" for second in "0123456789"} | {
     name[:2]: _LEVEL_HEAD for name in _LEVEL_NAMES.split("|")
 }
-"""Heads that most lines have, by their first two characters. They are read as by `_read`, in a tenth of the time."""
+"""The most frequent heads, by their first two characters. Results are as by `_read`, in a tenth of the time."""
 _LEVEL_LIKE = re.compile(
     "(?:ERR|EROR|WAR|WRN|FAT|FTL|CRI|CRT|SEV|INF|DEB|DBG|DBUG|TRA|TRC|VER|NOT|FINE|CONF|EMER|ALERT|PANIC|FAIL|DEPRECATED|SILLY"
     "|FEHL|SCHWER|HINW|GRAV|AVI|AVV|ATTE|FOUT|WAAR|HATA|UYARI|CHYB|FEJL|ADVAR)"
 )
-"""What is in every name of a level in upper case."""
+"""Matches a part of every level's name, in upper case."""
 _ANY_CASE = "(?i:err|warn|fatal|crit|fail|debug|info|notice|dbug|trce|trace|severe|alert|emerg|panic)"
 _TWO_WORDS = re.compile("[A-Za-z][a-z]*+ [a-z]")
 _CANDIDATE = re.compile(
@@ -80,18 +80,18 @@ _CANDIDATE = re.compile(
     r"|[EFSWefsw][a-z]{3,8}: |[A-Z]{4,14}: "
     rf"|{_ANY_CASE}\w*+(?:[:\[|\t>;!]| [\[|(<:@-]|  | (?i:error):)|[A-Z]{{3,12}}+ |[DIWEF]/)"
 )
-"""How a head begins that begins with a letter."""
+"""The beginning of a head that starts with a letter or a mark."""
 
 
 def may_have_head(text: str) -> bool:
-    """Return whether TEXT can begin with a head; False for most lines without one, after a glance."""
+    """Return whether TEXT can begin with a head. A fast test, which is False for most lines without one."""
     first = text[:1]
     if first in "0123456789[(<":
         return True
     if first == " ":
         begins = text[:INDENT].lstrip()[:1]
         return begins.isupper() or (begins in "0123456789[" and begins != "")
-    # As most lines without a head begin.
+    # Most lines without a head begin with two words.
     words = _TWO_WORDS.match(text, 0, 256)
     if words is not None and text[:3] not in CALENDAR and not text.startswith("error:", words.end() - 1):
         return False
@@ -101,24 +101,24 @@ def may_have_head(text: str) -> bool:
 
 
 def begins_with_head(text: str) -> bool:
-    """Return whether TEXT begins with a time or a bracketed one: a line of a logger, even if it states no level."""
+    """Return whether TEXT begins with a time, in brackets or not, as a logger's line does even without a level."""
     return text[:1] in "0123456789[<" and HEAD_TIME.match(text, 1 if text[:1] == "[" else 0) is not None
 
 
 def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
-    """Return what TEXT says by the head before its message, or None if it states no level."""
+    """Parse the head of TEXT; return None if it states no level."""
     first = text[:1]
     if (common := _COMMON.get(text[:2])) is not None and (found := common.match(text, 0, REACH)) is not None:
         return _common(formats, found, text, realtime)
     if first > "\x7f" and not first.isalpha() and first != "\u2009":
-        return behind_symbol(formats, text)
-    if first == " " and not text.isascii() and (indented := behind_indented_symbol(formats, text)) is not None:
+        return parse_symbol(formats, text)
+    if first == " " and not text.isascii() and (indented := parse_indented_symbol(formats, text)) is not None:
         return indented
-    if first == "@" and (cookie := behind_cookie(formats, text, realtime)) is not None:
+    if first == "@" and (cookie := parse_cee(formats, text, realtime)) is not None:
         return cookie
     if first != "\u2009" and may_have_head(text):
-        if (behind := _object_behind(formats, text, realtime)) is not None:
-            return behind
+        if (parsed := _after_time(formats, text, realtime)) is not None:
+            return parsed
         line = text if len(text) <= REACH and "\n" not in text else text[:REACH].partition("\n")[0]
         if ":  " in line and (postgresql := postgresql_head(line, text)) is not None:
             return postgresql
@@ -126,21 +126,21 @@ def read_head(formats: Formats, text: str, realtime: int) -> Parsed | None:
         _read(head)
         if head.level is not None:
             return _parsed(head, text, realtime)
-    # Most lines have none of these pieces, which takes less time to see than to call.
+    # Most lines contain none of these; the test takes less time than the call.
     if "rror" in text or "arn" in text or "ERR" in text or text.startswith(SENTENCE_STARTS):
         return read_sentence(text)
     return None
 
 
 def _common(formats: Formats, found: re.Match[str], text: str, realtime: int) -> Parsed | None:
-    """Return what one of the common heads says."""
+    """Parse TEXT with one of the frequent heads, FOUND."""
     groups = found.groupdict()
     word = groups["level"] or groups["second"]
     known = formats.levels.get(word)
     if known is None:
         return None
     context: dict[str, Any] = {}
-    if (stamp := groups.get("stamp")) is not None and not says_nothing_new(stamp, realtime):
+    if (stamp := groups.get("stamp")) is not None and not is_same_time(stamp, realtime):
         context["timestamp"] = stamp
     if (logger := groups.get("logger") or groups.get("named")) is not None:
         context["logger"] = logger
@@ -149,8 +149,8 @@ def _common(formats: Formats, found: re.Match[str], text: str, realtime: int) ->
     return Parsed(known[0], text[found.end() :], context or None)
 
 
-def _object_behind(formats: Formats, text: str, realtime: int) -> Parsed | None:
-    """Return the JSON object or the pairs that stand behind nothing but a time, as container runtimes print them."""
+def _after_time(formats: Formats, text: str, realtime: int) -> Parsed | None:
+    """Parse a JSON object or key=value pairs after a time, as printed by container runtimes. Return None for others."""
     if text[:1] not in "0123456789[" or (text[-1:] != "}" and "level=" not in text and "lvl=" not in text):
         return None
     stamp = HEAD_TIME.match(text, 1 if text[0] == "[" else 0, 80)
@@ -163,14 +163,14 @@ def _object_behind(formats: Formats, text: str, realtime: int) -> Parsed | None:
     parsed = parse_object(formats, given, rest, realtime, False)
     if parsed.level is None:
         return None
-    if says_nothing_new(stamp[0], realtime):
+    if is_same_time(stamp[0], realtime):
         return parsed
     return parsed._replace(context={"timestamp": stamp[0], **(parsed.context or {})})
 
 
 def _parsed(head: LineHead, text: str, realtime: int) -> Parsed:
     context: dict[str, Any] = {}
-    if head.stamp is not None and not says_nothing_new(head.stamp, realtime):
+    if head.stamp is not None and not is_same_time(head.stamp, realtime):
         context["timestamp"] = head.stamp
     context.update(head.names)
     ids: dict[str, str | None] = {"trace_id": None, "user_id": None}
@@ -182,9 +182,9 @@ def _parsed(head: LineHead, text: str, realtime: int) -> Parsed:
             ids[role] = ids[role] or (trace_id_in(value) if role == "trace_id" else given_id(value))
         else:
             context[key] = value
-    if not head.says_it_all and not head.whole:
+    if not head.exact and not head.keeps_level:
         context["level"] = head.word
-    message = text if head.whole else text[head.at :]
+    message = text if head.keeps_level else text[head.at :]
     return Parsed(head.level, message, context or None, ids["trace_id"], ids["user_id"], head.pid)
 
 
@@ -197,10 +197,10 @@ def _read(head: LineHead) -> None:
     if HEAD_RUBY.match(line, head.at):
         head.at += 3
     elif (mark := HEAD_MARK.match(line, head.at)) is not None:
-        head.at, head.whole = mark.end(), True
+        head.at, head.keeps_level = mark.end(), True
     elif (place := PATH_LINE.match(line, head.at)) is not None and line[head.at] not in "0123456789":
-        head.name("source", place[0].rstrip(": "))
-        head.at, head.strong = place.end(), True
+        head.add_name("source", place[0].rstrip(": "))
+        head.at, head.separated = place.end(), True
     for _ in range(_MOST_TOKENS):
         if head.at >= len(line):
             return
@@ -212,24 +212,24 @@ def _read(head: LineHead) -> None:
 
 
 def _syslog(head: LineHead, found: re.Match[str]) -> None:
-    """Read the head that syslog's protocols put before a message."""
+    """Read a head in the format of RFC 3164 or 5424."""
     priority = found["priority"]
-    head.level, head.word, head.says_it_all = SYSLOG_LEVELS[int(priority) & 7], priority, False
+    head.level, head.word, head.exact = SYSLOG_LEVELS[int(priority) & 7], priority, False
     head.stamp = found["iso"] or found["time"]
     head.stamp = None if head.stamp == "-" else head.stamp
-    head.name("host", found["host"] or found["sender"] or "")
-    head.name("logger", found["app"] or found["tag"] or "")
+    head.add_name("host", found["host"] or found["sender"] or "")
+    head.add_name("logger", found["app"] or found["tag"] or "")
     pid = found["pid"] or found["process"] or ""
     head.pid = pid_of(pid)
     if head.pid is None:
-        head.name("thread", pid)
-    head.name("message_id", found["id"] or "")
-    head.name("data", found["data"] or "")
-    head.at, head.whole = found.end(), False
+        head.add_name("thread", pid)
+    head.add_name("message_id", found["id"] or "")
+    head.add_name("data", found["data"] or "")
+    head.at, head.keeps_level = found.end(), False
 
 
 def _before_level(head: LineHead) -> bool:
-    """Read one token before the level; False if nothing more belongs to a head."""
+    """Read one token up to the level; return False if it does not belong to a head."""
     line, at = head.text, head.at
     first = line[at]
     if first in HEAD_BRACKETS:
@@ -237,12 +237,12 @@ def _before_level(head: LineHead) -> bool:
     if head.stamp is None and (stamp := HEAD_TIME.match(line, at)) is not None:
         head.stamp, head.dated = stamp[0], WITH_DATE.match(stamp[0]) is not None
         skip_separator(head, stamp.end())
-        head.strong, head.bare = True, 0
+        head.separated, head.bare_names = True, 0
         return True
     if head.stamp is not None and (uuid := HEAD_UUID.match(line, at)) is not None:
         head.pairs["request_id"] = uuid[0]
         skip_separator(head, uuid.end())
-        head.strong = True
+        head.separated = True
         return True
     if (number := HEAD_NUMBER.match(line, at)) is not None:
         if at and head.stamp is None and (line[0] != "[" or len(head.names) != 1):
@@ -250,23 +250,23 @@ def _before_level(head: LineHead) -> bool:
         if head.pid is None:
             head.pid = pid_of(number[0].lstrip("#"))
         if head.pid is None or not number[0].isdigit() or head.pid != pid_of(number[0]):
-            head.name("thread", number[0])
-        strong = head.strong
+            head.add_name("thread", number[0])
+        separated = head.separated
         skip_separator(head, number.end())
-        head.strong = head.strong or strong
+        head.separated = head.separated or separated
         return True
     if head.stamp is not None and (pair := HEAD_PAIR.match(line, at)) is not None:
         value = pair[2].strip('"')
         if head.formats.roles.get(pair[1]) == "level" and (level := level_called(head, value)) is not None:
-            head.found(value, level)
+            head.set_level(value, level)
         else:
             head.pairs[pair[1]] = value
         skip_separator(head, pair.end())
-        head.strong = True
+        head.separated = True
         return True
     if first == "P" and (php := HEAD_PHP.match(line, at)) is not None:
-        head.found(php["word"], PHP_LEVELS[php["word"].lower().removeprefix("user ")[0]])
-        head.says_it_all, head.whole = True, head.stamp is None
+        head.set_level(php["word"], PHP_LEVELS[php["word"].lower().removeprefix("user ")[0]])
+        head.exact, head.keeps_level = True, head.stamp is None
         head.at = HEAD_SPACES.match(line, php.end()).end()  # type: ignore[union-attr]
         return True
     word = HEAD_WORD.match(line, at)
@@ -276,19 +276,19 @@ def _before_level(head: LineHead) -> bool:
 
 
 def _in_path(head: LineHead, word: str, end: int) -> bool:
-    """Read host/LEVEL/logger."""
+    """Read host/LEVEL/logger; return whether WORD has that form."""
     parts = word.split("/")
     if len(parts) != 3 or not parts[1].isupper() or (level := level_called(head, parts[1])) is None:
         return False
-    head.name("host", parts[0])
-    head.name("logger", parts[2])
-    head.found(parts[1], level)
+    head.add_name("host", parts[0])
+    head.add_name("logger", parts[2])
+    head.set_level(parts[1], level)
     skip_separator(head, end)
     return True
 
 
 def _bare_name(head: LineHead, word: str, end: int) -> bool:
-    """Read a logger, host, thread or program before the level."""
+    """Read a logger, host, thread or program before the level; return False if WORD is part of the message."""
     line = head.text
     rest = LOGGER_REST.match(line, end)
     assert rest is not None
@@ -303,7 +303,7 @@ def _bare_name(head: LineHead, word: str, end: int) -> bool:
     following = line[name_end : name_end + 3]
     between = HEAD_SEPARATOR.match(line, name_end)
     assert between is not None
-    strong = (
+    separated = (
         following[:1] in ("[", "\t", "(", "<")
         or following[:2] in (" [", " <")
         or (between[0].strip() not in ("", ",") and between[0].strip()[0] not in ",;")
@@ -311,9 +311,9 @@ def _bare_name(head: LineHead, word: str, end: int) -> bool:
     )
     if head.stamp is None:
         date_first = following[:1] == " " and HEAD_TIME.match(line, name_end + 1 + (following[:2] == "  ")) is not None
-        if not (strong or date_first) or len(head.names) >= 3:
+        if not (separated or date_first) or len(head.names) >= 3:
             return False
-    elif not strong and (head.bare >= 3 or (following[:1] != " " and following)):
+    elif not separated and (head.bare_names >= 3 or (following[:1] != " " and following)):
         return False
     if following[:1] in "(" and following:
         return False if head.stamp is None else _named(head, line[head.at : name_end], name_end)
@@ -321,15 +321,15 @@ def _bare_name(head: LineHead, word: str, end: int) -> bool:
 
 
 def _named(head: LineHead, name: str, end: int) -> bool:
-    bare = head.bare + 1
-    head.name("logger", name)
+    bare = head.bare_names + 1
+    head.add_name("logger", name)
     skip_separator(head, end)
-    head.bare = 0 if head.strong else bare
+    head.bare_names = 0 if head.separated else bare
     return True
 
 
 def _bracket(head: LineHead, first: str) -> bool:
-    """Read one bracketed token before the level."""
+    """Read a token in brackets up to the level; return False if it does not belong to a head."""
     line = head.text
     close = line.find(HEAD_BRACKETS[first], head.at + 1, head.at + 160)
     if close < 0:
@@ -340,7 +340,7 @@ def _bracket(head: LineHead, first: str) -> bool:
         end += 1
     if not inner:
         skip_separator(head, end)
-        head.strong = True
+        head.separated = True
         return True
     begins = not line[: head.at].strip()
     is_time = head.stamp is None and HEAD_TIME.fullmatch(inner) is not None
@@ -350,10 +350,9 @@ def _bracket(head: LineHead, first: str) -> bool:
     if level is None:
         if head.stamp is None and not begins and not head.names and head.pid is None:
             return False
-        if not _take_bracket(head, inner, "thread"):
-            return False
+        _read_bracket(head, inner, "thread")
         skip_separator(head, end)
-        head.strong = True
+        head.separated = True
         return True
     if head.stamp is None and not message_follows(line, end, inner):
         head.level = None
@@ -362,11 +361,11 @@ def _bracket(head: LineHead, first: str) -> bool:
     return True
 
 
-def _take_bracket(head: LineHead, inner: str, key: str) -> bool:
-    """Return a pair of brackets without a level: the time, a process id, or a name."""
+def _read_bracket(head: LineHead, inner: str, key: str) -> None:
+    """Read INNER, the content of brackets without a level: a time, a process id, pairs, or a name, stored under KEY."""
     if head.stamp is None and (stamp := HEAD_TIME.fullmatch(inner)) is not None:
         head.stamp, head.dated = stamp[0], WITH_DATE.match(stamp[0]) is not None
-        return True
+        return
     if (
         (pid := HEAD_PID.match(inner)) is not None
         and head.pid is None
@@ -374,20 +373,19 @@ def _take_bracket(head: LineHead, inner: str, key: str) -> bool:
     ):
         head.pid = pid_of(pid[1])
         if inner != pid[1]:
-            head.name(key, inner)
-        return True
+            head.add_name(key, inner)
+        return
     if HEAD_PAIR.match(inner):
         pairs = list(HEAD_PAIR.finditer(inner))
         for pair in pairs:
             head.pairs.setdefault(pair[1], pair[2].strip('"'))
-        return True
-    head.name(key, inner)
-    return True
+        return
+    head.add_name(key, inner)
 
 
 def _after_level(head: LineHead) -> bool:
-    """Read one token between level and message; False where the message begins."""
-    if head.whole:
+    """Read one token between level and message; return False if the message begins."""
+    if head.keeps_level:
         return False
     line, at = head.text, head.at
     first = line[at]
@@ -415,7 +413,7 @@ def _after_level(head: LineHead) -> bool:
             return False
         if not line[close + 1 :].strip(" :-"):
             return False
-        _take_bracket(head, inner, "logger" if first == "[" else "thread")
+        _read_bracket(head, inner, "logger" if first == "[" else "thread")
         skip_separator(head, close + 1)
         return True
     if (spring := _SPRING_PID.match(line, at)) is not None:
@@ -428,13 +426,13 @@ def _after_level(head: LineHead) -> bool:
     name, end = logger["name"], logger["end"]
     if not _is_logger(head, name, end):
         return False
-    head.name("logger", name)
+    head.add_name("logger", name)
     head.at = HEAD_SPACES.match(line, logger.end()).end()  # type: ignore[union-attr]
     return False
 
 
 def _is_logger(head: LineHead, name: str, end: str) -> bool:
-    """Return whether NAME, which END separates from the text behind it, is a logger rather than part of the message."""
+    """Return whether NAME, which END separates from the rest, is a logger rather than part of the message."""
     if end.startswith(" - ") or end == " > ":
         return head.stamp is not None or "." in name
     if name.endswith(_ERROR_NAMES):

@@ -1,10 +1,9 @@
-"""Which lines belong together: the parts into which journald split a line, and the lines that continue an entry
-(what is indented below an error or a warning, the dumps that `crash_dumps` knows, PostgreSQL's DETAIL, further lines
-of a message).
+"""Joining the parts of a line that journald split, and the lines of an entry: indented lines after an error or a
+warning, the dumps of `crash_dumps`, PostgreSQL's DETAIL, further lines of a message.
 
-Lines of one writer (``Key``) are joined; those of others are never held back. All that is open can be written down and
-restored, so an incomplete entry survives a restart. What is open is bounded: when there is too much of it
-the oldest is returned as it is. Times are the journal's, in microseconds since 1970.
+Only lines of one writer (``Key``) are joined; those of others are not delayed. All open entries can be serialized and
+restored, so an incomplete entry survives a restart. Their size is limited: if it is exceeded, the oldest is returned
+as it is. Times are the journal's, in microseconds since 1970.
 """
 
 from base64 import b64decode, b64encode
@@ -15,59 +14,61 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from helmd.model.logs.entry import MESSAGE_LIMIT
 from helmd.model.logs.parsing.crash_dumps import (
     ANY_ERROR,
-    IN_THE_MIDDLE,
+    INCOMPLETE,
     INDENTED,
     OPEN_ENDED,
     continues,
-    head_alone,
+    is_dotnet_head,
     level_after,
     start_of,
 )
 from helmd.model.logs.parsing.held_lines import HEADLINE, HELD, QUOTED, held_after
 
 Key = tuple[str, int, str]
-"""Who writes: service, pid, stream."""
+"""The writer of a line: service, pid, ``_STREAM_ID``."""
 
 T = TypeVar("T")
 
 MOST_LINES = 2_000
+"""Maximum number of lines of an entry."""
 MOST_OPEN = 256
 MOST_BYTES = 8 * MESSAGE_LIMIT
-"""What all open entries may hold; they are stored with the position of every batch."""
+"""Maximum number and size of all open entries; they are stored with the position of every batch."""
 
 _UNFINISHED = frozenset({"line-max", "nul"})
-"""The other reasons, ``eof`` and ``pid-change``, end a line: nothing of the same writer can follow."""
+"""Values of ``_LINE_BREAK`` before another part. The others, ``eof`` and ``pid-change``, end the line."""
 _ERRORS = frozenset({"ERROR", "CRITICAL"})
 _WAITING = _ERRORS | {"WARNING"}
-"""Levels of lines on which a stack may follow."""
+"""Levels of lines after which a stack trace may follow."""
 _CLOSE = 50_000
+"""Maximum microseconds between an entry and a line without format or head that belongs to it."""
 _MOST_HELD = 20
+"""Maximum number of lines held until a later one confirms that they are a dump (`held_lines`)."""
 _MOST_LOOSE = 50
-"""Maximum time in microseconds after which a line without any format belongs to the preceding entry, and maximum number
-of such lines per entry."""
+"""Maximum number of lines without format or head in an entry."""
 
 
-class Whole(NamedTuple, Generic[T]):
-    """A line that was split: its bytes and what its first part brought along."""
+class SplitLine(NamedTuple, Generic[T]):
+    """A line whose parts were joined: its bytes, and the payload of its first part."""
 
     raw: bytes
     payload: T
     parts: int
     continues: bool
-    """The line is longer than MESSAGE_LIMIT; what follows comes as a line of its own."""
+    """Whether the line is incomplete: longer than MESSAGE_LIMIT, expired, or ended to limit memory."""
 
 
-class Joined(NamedTuple, Generic[T]):
-    """An entry with all its lines: what its first line brought along, and the others."""
+class JoinedEntry(NamedTuple, Generic[T]):
+    """An entry whose lines were joined; ``payload`` is that of its first line."""
 
     payload: T
     more: str
-    """What follows the first line's text, from the line break on."""
+    """The lines after the first one, each with a newline before it."""
     lines: int
     traceback: bool
-    """There is one in it."""
+    """Whether it has a stack trace or is a dump."""
     level: str | None = None
-    """The level of a dump whose first line states none."""
+    """The level of the dump, if its first line states none."""
 
 
 @dataclass(slots=True)
@@ -80,14 +81,14 @@ class _Open(Generic[T]):
     traceback: bool = False
     level: str | None = None
     loose: int = 0
-    """How many lines more that look like nothing it may take."""
+    """How many more lines without format or head may be added."""
     held: list[tuple[str, T]] = field(default_factory=list)
-    """Lines that belong to it only if the right one follows."""
+    """Lines that belong to it only if a later one confirms that they are a dump."""
 
-    def joined(self) -> list[Joined[T]]:
+    def joined(self) -> list[JoinedEntry[T]]:
         more = "".join(f"\n{line}" for line in self.lines)
-        entry = Joined(self.payload, more, 1 + len(self.lines), self.traceback, self.level)
-        return [entry, *(Joined(payload, "", 1, False) for _, payload in self.held)]
+        entry = JoinedEntry(self.payload, more, 1 + len(self.lines), self.traceback, self.level)
+        return [entry, *(JoinedEntry(payload, "", 1, False) for _, payload in self.held)]
 
 
 @dataclass(slots=True)
@@ -97,50 +98,50 @@ class _Split(Generic[T]):
     touched: int
     parts: list[bytes]
     before: int = 0
-    """Parts that were put together when the joiner was written down."""
+    """Number of parts that `Joiner.dump` joined to one."""
 
-    def whole(self, continues: bool = False) -> Whole[T]:
-        return Whole(b"".join(self.parts), self.payload, self.before + len(self.parts), continues)
+    def joined(self, continues: bool = False) -> SplitLine[T]:
+        return SplitLine(b"".join(self.parts), self.payload, self.before + len(self.parts), continues)
 
 
 class Joiner(Generic[T]):
-    """For each line in turn: `part` if journald split it or its writer is in ``splits``; then `add`; and `push` if that
-    was False.
+    """Joins lines. For each line call `part` if journald split it or its writer is in ``splits``; then `add`; and if
+    that returns False, `push`.
     """
 
     def __init__(self) -> None:
         self.opened: dict[Key, _Open[T]] = {}
         self.splits: dict[Key, _Split[T]] = {}
-        """To be looked at only: whose entries wait for lines, and whose lines for parts."""
+        """Read-only for callers: the writers of open entries, and of lines with missing parts."""
         self._open_bytes = 0
         self._split_bytes = 0
 
-    def part(self, key: Key, raw: bytes, line_break: str, payload: T, realtime: int) -> list[Whole[T]]:
-        """Add a part of a line; return the lines that are complete by now, in order.
+    def part(self, key: Key, raw: bytes, line_break: str, payload: T, realtime: int) -> list[SplitLine[T]]:
+        """Add a part of a line; return the lines that this completes, in order.
 
         LINE_BREAK is its ``_LINE_BREAK`` (systemd.journal-fields(7)), "" for the last part. RAW is bytes, since
         journald splits within characters.
         """
-        done: list[Whole[T]] = []
+        done: list[SplitLine[T]] = []
         if line_break == "nul":
             raw += b"\0"
         split = self.splits.get(key)
         if split is not None and split.size + len(raw) > MESSAGE_LIMIT:
-            done.append(self._end_split(key).whole(continues=True))
+            done.append(self._end_split(key).joined(continues=True))
             split = None
         unfinished = line_break in _UNFINISHED
         if split is None:
             if not unfinished:
-                return [*done, Whole(raw, payload, 1, False)]
+                return [*done, SplitLine(raw, payload, 1, False)]
             self.splits[key] = split = _Split(payload, 0, realtime, [])
         split.parts.append(raw)
         split.size += len(raw)
         split.touched = realtime
         self._split_bytes += len(raw)
         if not unfinished:
-            done.append(self._end_split(key).whole())
+            done.append(self._end_split(key).joined())
         while len(self.splits) > MOST_OPEN or self._split_bytes > MOST_BYTES:
-            done.append(self._end_split(next(iter(self.splits))).whole(continues=True))
+            done.append(self._end_split(next(iter(self.splits))).joined(continues=True))
         return done
 
     def _end_split(self, key: Key) -> _Split[T]:
@@ -149,7 +150,7 @@ class Joiner(Generic[T]):
         return split
 
     def add(self, key: Key, text: str, realtime: int) -> bool:
-        """Put TEXT to the open entry of KEY if it belongs there; False when it is a line for `push`."""
+        """Add TEXT to the open entry of KEY if it continues it; otherwise return False, for `push`."""
         entry = self.opened.get(key)
         if entry is None:
             return False
@@ -179,8 +180,8 @@ class Joiner(Generic[T]):
         self._open_bytes += size
 
     def add_plain(self, key: Key, text: str, payload: T, realtime: int) -> bool:
-        """Put TEXT, which `add` did not take and which states nothing itself, to the open entry of KEY if it can only
-        be a further line of its message; False when it is a line for `push`.
+        """Add TEXT, for which `add` returned False and which has no level or head, to the open entry of KEY if it can
+        only be a further line of its message; otherwise return False, for `push`.
         """
         entry = self.opened[key]
         size = _bytes(text) + 1
@@ -214,23 +215,23 @@ class Joiner(Generic[T]):
         complete: bool = False,
         stated: bool = False,
         several: bool = False,
-    ) -> list[Joined[T]]:
-        """Add a line that begins an entry; return the entries that it finishes, in order.
+    ) -> list[JoinedEntry[T]]:
+        """Add a line that begins an entry; return the entries that this finishes, in order.
 
-        It is among them itself if nothing can follow it (COMPLETE, or no error).
+        Its own is among them if no line can continue it (COMPLETE, or no error).
 
-        STATED: the text names LEVEL itself. SEVERAL: its message may continue in lines without any format.
+        STATED: the text names LEVEL itself. SEVERAL: its message may continue in lines without format or head.
         """
         state, dump_level, traceback = _opens(text, level, complete, stated)
-        done: list[Joined[T]] = []
+        done: list[JoinedEntry[T]] = []
         if key in self.opened:
             before = self._end(key)
             done += before.joined()
-            # Lines that exceed the size of an entry begin another one.
+            # A line that exceeds the size of an entry begins another one.
             if before.state not in HELD and (goes_on := continues(before.state, text)) is not None:
                 state, traceback, dump_level = goes_on, before.traceback, before.level
         if state is None:
-            done.append(Joined(payload, "", 1, False))
+            done.append(JoinedEntry(payload, "", 1, False))
             return done
         size = _bytes(text)
         loose = _MOST_LOOSE if several or state in OPEN_ENDED else 0
@@ -245,32 +246,27 @@ class Joiner(Generic[T]):
         self._open_bytes -= entry.size
         return entry
 
-    def expire_parts(self, before: int) -> list[Whole[T]]:
-        """Return lines of which no part came since BEFORE, as far as they came.
-
-        They are still to be added or pushed.
-        """
+    def expire_parts(self, before: int) -> list[SplitLine[T]]:
+        """Return incomplete lines whose last part is older than BEFORE. They are still to be added or pushed."""
         old = [key for key, split in self.splits.items() if split.touched < before]
-        return [self._end_split(key).whole(continues=True) for key in old]
+        return [self._end_split(key).joined(continues=True) for key in old]
 
-    def expire(self, before: int, in_the_middle: int | None = None) -> list[Joined[T]]:
-        """Return entries to which no line came since BEFORE; with IN_THE_MIDDLE, since then where more is certain to
-        come.
-        """
-        deadline = before if in_the_middle is None else in_the_middle
+    def expire(self, before: int, incomplete_before: int | None = None) -> list[JoinedEntry[T]]:
+        """Return entries whose last line is older than BEFORE, or than INCOMPLETE_BEFORE if they are incomplete."""
+        deadline = before if incomplete_before is None else incomplete_before
         old = [
             key
             for key, entry in self.opened.items()
-            if entry.touched < (deadline if entry.state in IN_THE_MIDDLE else before)
+            if entry.touched < (deadline if entry.state in INCOMPLETE else before)
         ]
         return [joined for key in old for joined in self._end(key).joined()]
 
     def __len__(self) -> int:
-        """Return how much is open."""
+        """Return the number of open entries and incomplete lines."""
         return len(self.opened) + len(self.splits)
 
     def dump(self, encode: Callable[[T], Any]) -> dict[str, Any]:
-        """Return all that is open now, as JSON can hold it; ENCODE turns a payload into that."""
+        """Return all open entries and incomplete lines in a form that JSON can hold; ENCODE converts payloads."""
         return {
             "open": [
                 [
@@ -293,11 +289,11 @@ class Joiner(Generic[T]):
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], decode: Callable[[Any], T]) -> "Joiner[T]":
-        """Return the joiner that `dump` wrote down. Raises ValueError for what it did not write."""
+        """Return the joiner of which `dump` returned STATE. Raises ValueError for other values."""
         joiner = cls()
         try:
             for key, payload, name, size, touched, lines, traceback, *later in state["open"]:
-                # 1.1 wrote no more than that.
+                # Version 1.1 wrote no more than that.
                 level, loose, held = later or ("ERROR" if traceback else None, 0, [])
                 joiner.opened[_key(key)] = _Open(
                     *(decode(payload), name, size, touched, list(lines), traceback, level, loose),
@@ -323,25 +319,24 @@ def _bytes(text: str) -> int:
 
 
 def opens(text: str, level: str, stated: bool = False) -> bool:
-    """Return whether an entry that begins with TEXT, and whose format allows more, waits for more lines.
+    """Return whether an entry that begins with TEXT, and whose format allows more lines, may have some.
 
-    One that does not need not be pushed unless its writer has one open.
+    If not, it must only be pushed if its writer has an open entry.
     """
     if stated:
-        return level in _WAITING or (text[-1:] == "]" and head_alone(text))
+        return level in _WAITING or (text[-1:] == "]" and is_dotnet_head(text))
     return level in _ERRORS or start_of(text) is not None
 
 
 def _opens(text: str, level: str, complete: bool, stated: bool) -> tuple[str | None, str | None, bool]:
-    """Return the state of an entry that begins with TEXT, its level as a dump, and whether it is one already.
-
-    The state is None when no more lines can follow.
+    """Return the state of an entry that begins with TEXT, None if no line can continue it; its level as a dump; and
+    whether it is known to be one.
     """
     if complete:
         return None, None, False
     if not stated and (start := start_of(text)) is not None:
         return start.state, start.level, start.level is not None
-    if stated and level not in _WAITING and head_alone(text):
+    if stated and level not in _WAITING and is_dotnet_head(text):
         return INDENTED, None, False
     waits = level in _ERRORS or (stated and level in _WAITING)
     return (ANY_ERROR if waits else None), None, False

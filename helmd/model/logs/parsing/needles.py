@@ -1,4 +1,4 @@
-"""Text that is in everything a regular expression matches: where it is missing, nothing has to be matched."""
+"""Substrings of everything that a regular expression matches: a text without it need not be matched."""
 
 import re
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def needle_of(pattern: re.Pattern[str]) -> str:
-    """Return the longest text that is in all that PATTERN matches, or the empty text."""
+    """Return the longest literal that every match of PATTERN contains, or ""."""
     if pattern.flags & re.IGNORECASE:
         return ""
     return max(_runs(_parser.parse(pattern.pattern, pattern.flags)), key=len)
 
 
 def _runs(parts: Iterable[tuple[Any, Any]]) -> list[str]:
-    """Return the stretches of literal text that PARTS of an expression have one after the other."""
+    """Return the literals in PARTS of an expression, "" for anything else between them."""
     runs = [""]
     for operation, argument in parts:
         if operation is _constants.LITERAL:

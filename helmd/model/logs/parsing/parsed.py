@@ -1,4 +1,4 @@
-"""What a line's text says, and what is known about the forms that such texts have: the compiled ``formats.toml``."""
+"""The result of parsing a line's text, and the compiled ``formats.toml`` by which it is parsed."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -11,41 +11,41 @@ FormatKind = Literal["pattern", "json", "logfmt"]
 
 
 class Parsed(NamedTuple):
-    """What a line's text says. None is for what it does not say."""
+    """The values in a line's text; None for those that it does not state."""
 
     level: str | None
     message: str
     context: dict[str, object] | None = None
-    """Can be stored as jsonb as it is: no NUL, no lone surrogate, no NaN, at most 64 levels deep."""
+    """Can be stored as jsonb unchanged: no NUL, no lone surrogate, no NaN, at most 64 levels deep."""
     trace_id: str | None = None
     user_id: str | None = None
     process_id: int | None = None
-    """The pid that the text states; anybody can write anything there."""
+    """The pid in the text, which is not trusted."""
     complete: bool = False
-    """Its format has everything on one line, so no later line belongs to it."""
+    """Whether no later line belongs to it, since its format is for single lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """How an id is found in running text: PATTERN, whose group ``id`` it is, where one of WORDS occurs."""
+    """Rules for an id in a message: if the text contains one of WORDS, the id is the group ``id`` of PATTERN."""
 
     words: tuple[str, ...]
     pattern: re.Pattern[str]
     common: str = ""
-    """A piece that all words have in common."""
-    pieces: tuple[str, ...] = ()
-    """Fewer pieces than words, of which each word has one in it."""
+    """A substring that all words have in common."""
+    prefixes: tuple[str, ...] = ()
+    """The beginnings of the words, without duplicates."""
     read: Callable[[str], str | None] = given_id
-    """The id that the group's text stands for, or None."""
+    """Returns the id for the group's text, or None."""
 
 
 LevelWords = Mapping[str, tuple[str, bool]]
-"""Levels by what they are called; False for a word that says more than the level does, so that it is kept."""
+"""Levels by their names, and whether the name is exact: if not, it has more meaning and is stored as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFormat:
-    """One form of a line."""
+    """A form of lines: an entry of ``[formats]``."""
 
     name: str
     kind: FormatKind = "pattern"
@@ -54,27 +54,29 @@ class TextFormat:
     """The names of the pattern's groups, in their order."""
     level: str | None = None
     levels: LevelWords | None = None
-    """Its own words for levels and all others'; None for just those of all."""
+    """Its own names of levels and the common ones; None if it has none of its own."""
     numbers: tuple[str, ...] = ()
+    """Groups to be stored as integers."""
     services: tuple[str, ...] = ()
     """Empty for all."""
     again: bool = False
+    """Whether the message is parsed as a line."""
     complete: bool = False
     late: bool = False
-    """It is tried only on lines that have no head of a logger."""
+    """Whether it is tried only on lines without a logger's head."""
     needle: str = ""
-    """Text that every line of this form has in it: to look for it takes less time than to try the pattern."""
+    """Text that every line of this form contains; searching for it takes less time than trying the pattern."""
 
 
 ROLES = ("level", "message", "timestamp", "trace_id", "user_id", "process_id")
-"""What a key of a JSON or logfmt line can stand for, besides tables that are looked into."""
+"""The meanings of keys of a JSON or logfmt line, besides those of nested objects."""
 
 Keys = tuple[str | None, ...]
-"""The keys of one object that stand for the ROLES."""
+"""The keys of one object that have the ROLES, in their order; None for a role that no key has."""
 
 
 class Shape(NamedTuple):
-    """What the names of an object's keys say."""
+    """The keys of an object that have a meaning, as far as their names show it."""
 
     keys: Keys | None
     """None if it depends on the values as well."""
@@ -83,14 +85,14 @@ class Shape(NamedTuple):
 
 
 def folded(key: str) -> str:
-    """Return KEY without case and separators: libraries write "log.level", "LogLevel" and "log_level"."""
+    """Return KEY in lower case without separators: libraries write "log.level", "LogLevel" and "log_level"."""
     return key.translate(_SEPARATORS).lower()
 
 
 _SEPARATORS = str.maketrans("", "", "_-.@ ")
 
 Table = Mapping[str, tuple[TextFormat, ...]]
-"""The formats to try, by the first character of a text; under "" those for any other one."""
+"""The formats to try, by the first character of a text; "" has those for other characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,49 +101,49 @@ class Formats:
 
     common: Table
     services: Mapping[str, Table]
-    """For services that formats name, instead of ``common``."""
+    """Instead of ``common``, for services that formats name."""
     inside: tuple[tuple[str, TextFormat], ...]
-    """Formats that are also tried on the message of another one if it has the text in it."""
+    """Formats that are also tried on the message of another one, if it contains the text."""
     levels: LevelWords
     roles: Mapping[str, str]
-    """What a key of a JSON or logfmt line stands for."""
+    """The role of each key of a JSON or logfmt line: one of ROLES, or "nested"."""
     ranks: Mapping[str, int]
-    """Among keys of one role the one of the least rank counts."""
+    """Among keys of one role, that of the lowest rank is used."""
     nested: Mapping[str, Mapping[str, str]]
-    """Keys whose tables are looked into, each with the roles of the keys there."""
+    """The keys of nested objects that are parsed, each with the roles of the keys in it."""
     trace: Mention | None
     user: Mention | None
     shapes: dict[tuple[str, ...], Shape] = field(default_factory=dict, compare=False)
-    """Remembered: the keys that stand for something in objects that have just these names."""
+    """A cache, by the names of an object's keys."""
 
 
 def level_of(levels: LevelWords, word: str) -> tuple[str, bool] | None:
-    """Return the level that WORD is for, in any case."""
+    """Return the level named WORD, ignoring case, and whether the name is exact; None if there is none."""
     return levels.get(word) or (levels.get(word.strip().lower()) if len(word) <= 40 else None)
 
 
-def mentioned(mention: Mention | None, text: str) -> str | None:
-    """Return the id that TEXT mentions."""
+def mentioned_id(mention: Mention | None, text: str) -> str | None:
+    """Return the id that TEXT contains by the rules of MENTION, or None."""
     if mention is not None and mention.common in text:
-        for piece in mention.pieces:
-            if piece in text:
+        for prefix in mention.prefixes:
+            if prefix in text:
                 break
         else:
             return None
         for word in mention.words:
             if word in text:
                 found = mention.pattern.search(text, 0, 8192)
-                # A group that takes no part in the match is None.
+                # An optional group may be None.
                 return None if found is None or not found["id"] else mention.read(found["id"])
     return None
 
 
 DISABLED = "disabled because they take too long"
-"""What the status of both daemons says of such formats, before their names."""
+"""The text before the names of such formats in the status of both daemons."""
 
 
 class RunawayError(RuntimeError):
-    """A pattern takes too long; raised in the middle of its match."""
+    """A pattern takes too long. Raised while it is being matched."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         super().__init__(f"a pattern takes too long: {pattern.pattern[:200]}")
@@ -149,7 +151,7 @@ class RunawayError(RuntimeError):
 
 
 def without_pattern(formats: Formats, pattern: re.Pattern[str]) -> tuple[Formats, str]:
-    """Return FORMATS without what uses PATTERN, and the name of that in formats.toml."""
+    """Return FORMATS without the format or mention that has PATTERN, and its name in formats.toml."""
     names = {form.name for form in _all_forms(formats) if form.pattern is pattern}
     name = f"formats.{min(names)}" if names else "mentions.trace_id"
     if formats.user is not None and formats.user.pattern is pattern:

@@ -1,7 +1,7 @@
-"""How far a boot's part of the journal has been read, and what was found missing on the way.
+"""The position up to which a boot's entries of the journal were read, and gaps found while reading.
 
-The journal is read one boot at a time. Within one boot the monotonic clock never steps and gives a total order that no
-wrong wall clock, no new journal file and no reused sequence number can upset; between boots there is no such order.
+The journal is read one boot at a time. Within one boot the monotonic clock never steps and gives a total order,
+independent of the wall clock, of rotation and of sequence numbers; between boots there is no such order.
 """
 
 from enum import StrEnum
@@ -9,20 +9,17 @@ from typing import NamedTuple
 
 
 class Position(NamedTuple):
-    """The last entry read of one boot. It is stored in the transaction that stores the entries before it.
-
-    A tuple, since one is made for every entry read.
-    """
+    """The last entry read of one boot. It is stored in the transaction that stores the entries up to it."""
 
     boot_id: str
     cursor: str
-    """systemd.journal-fields(7) ``__CURSOR``; empty once it was said that the journal has lost that entry."""
+    """``__CURSOR`` in systemd.journal-fields(7); "" after a gap was reported because that entry was lost."""
     realtime: int
-    """Microseconds since 1970, as the machine's clock had it."""
+    """Microseconds since 1970, by the wall clock."""
     monotonic: int
-    """Microseconds since the machine's start."""
+    """Microseconds since the boot."""
     ties: int
-    """How many entries with exactly this ``monotonic`` are behind us: journald gives all lines of one read one time."""
+    """Number of entries read with this ``monotonic``: journald gives all lines of one read(2) the same time."""
     finished: bool = False
     """The boot has ended and was read completely."""
 
@@ -31,19 +28,19 @@ class Missing(StrEnum):
     """Why entries are not in the store."""
 
     LOST = "lost"
-    """The entry where reading stopped is no longer in the journal: rotated away, or lost in a power cut."""
+    """The last entry read is no longer in the journal: vacuumed, or lost in a power cut."""
     UNREADABLE = "unreadable"
     """A journal file is damaged."""
 
 
 class Gap(NamedTuple):
-    """A stretch of time of which entries may be missing. Times are microseconds since 1970."""
+    """A time range in which entries may be missing. Times are microseconds since 1970."""
 
     since: int
     until: int
     why: Missing
     at_most: int | None = None
-    """No more than this many entries are missing, those of other accounts counted in; None when it can't be known."""
+    """Maximum number of missing entries, including those of other accounts; None if unknown."""
 
 
 class Cursor(NamedTuple):
@@ -64,15 +61,15 @@ def parse_cursor(text: str) -> Cursor | None:
 
 
 def is_numbered_after(cursor: str, before: str) -> bool:
-    """Return whether the entry at CURSOR is later than the one at BEFORE by their numbers.
+    """Return whether the entry at CURSOR is later than the one at BEFORE by their sequence numbers.
 
-    Numbers of one source ascend.
+    They are comparable only if both are of one source (seqnum_id).
     """
     here, last = parse_cursor(cursor), parse_cursor(before)
     return here is not None and last is not None and here.seqnum_id == last.seqnum_id and here.seqnum > last.seqnum
 
 
 def is_numbered_up_to(cursor: str, before: str) -> bool:
-    """Return whether the entry at CURSOR is that at BEFORE or an earlier one by their numbers."""
+    """Return whether the entry at CURSOR is that at BEFORE or an earlier one by their sequence numbers."""
     here, last = parse_cursor(cursor), parse_cursor(before)
     return here is not None and last is not None and here.seqnum_id == last.seqnum_id and here.seqnum <= last.seqnum

@@ -1,4 +1,4 @@
-"""Lines that are a JSON object or logfmt pairs: which of it is level, message and ids; all else is context."""
+"""Parsing lines that are a JSON object or logfmt pairs: level, message and ids; the rest is context."""
 
 import json
 import math
@@ -9,48 +9,50 @@ from typing import Any
 
 from helmd.model.logs.ids import given_id, trace_id_in
 from helmd.model.logs.level import CODES, LEVELS, level_of_status, more_severe
-from helmd.model.logs.parsing.embedded_time import says_nothing_new
+from helmd.model.logs.parsing.embedded_time import is_same_time
 from helmd.model.logs.parsing.parsed import ROLES, Formats, Keys, Parsed, Shape, folded, level_of
 
 _DEEPEST = 64
-"""PostgreSQL and Python's encoder go deeper, but end at their stacks' depths; what is deeper is taken for text."""
+"""Maximum depth of a value; a deeper object is stored as text. PostgreSQL's and Python's limits, by their stacks, are
+higher.
+"""
 _UNSTORABLE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
-"""Escapes that can stand for what PostgreSQL has not: NUL, and halves of a surrogate pair."""
+"""Escapes that may be unsupported by PostgreSQL: NUL, and lone surrogates."""
 _REPLACED = re.compile("[\0\ud800-\udfff]")
 _PAIR = re.compile(
     r"([A-Za-z_@][\w.@/-]{0,200})=(\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'(?=\s|\Z)|[^\s\"]*)(?:\s+|\Z)"
 )
 _QUOTES = ('"', "'")
-"""Python's repr, as structlog prints values, has the second one."""
+"""The second one is used by Python's repr, by which structlog prints values."""
 _MOST_PAIRS = 200
 _ENOUGH_PAIRS = 2
 _MOST_SHAPES, _SHAPED = 512, 4096
-"""Sets of names that are remembered, and characters of a line at most whose names are."""
+"""Maximum number of cached shapes, and maximum length of a line whose shape is cached."""
 _new = tuple.__new__
 """Makes a named tuple with half the work of calling its class, which is Python code; this is the hot path."""
 
 
-def _finite(digits: str) -> float | str:
-    """jsonb has no infinity."""
+def _float(digits: str) -> float | str:
+    """Return a number, or its digits if it is too large for a float, since jsonb has no infinity."""
     number = float(digits)
     return number if math.isfinite(number) else digits
 
 
-def _whole(digits: str) -> int | str:
-    """Python refuses to read numbers of more than some thousand digits."""
+def _integer(digits: str) -> int | str:
+    """Return a number, or its digits if there are more than int() accepts."""
     return int(digits) if len(digits) < 4000 else digits
 
 
-# strict=False: control characters in strings are no reason to lose sight of the level.
-_decoder = JSONDecoder(strict=False, parse_constant=str, parse_float=_finite)
+# strict=False: control characters in strings are accepted.
+_decoder = JSONDecoder(strict=False, parse_constant=str, parse_float=_float)
 _decode, _scan = _decoder.raw_decode, _decoder.scan_once  # type: ignore[attr-defined]
-decode_any_number = JSONDecoder(strict=False, parse_constant=str, parse_float=_finite, parse_int=_whole).raw_decode
-"""Reads one JSON value from a place in a text on: the value, and where it ends. jsonb has all numbers it gives."""
+decode_any_number = JSONDecoder(strict=False, parse_constant=str, parse_float=_float, parse_int=_integer).raw_decode
+"""Decodes the JSON value at an index of a text; returns it and the index of its end. jsonb can hold all its numbers."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """Return the object that TEXT is, such that it can be stored as jsonb, or None when it is none."""
+    """Return the JSON object TEXT in a form that jsonb can hold, or None if TEXT is not one."""
     try:
         try:
             read, end = _scan(text, 0)
@@ -70,7 +72,7 @@ def json_object(text: str) -> dict[str, Any] | None:
 
 
 def too_deep(value: object, deepest: int = _DEEPEST) -> bool:
-    """Return whether VALUE is nested deeper than DEEPEST, by default what is stored as it is."""
+    """Return whether VALUE is nested deeper than DEEPEST, by default the limit for objects stored unchanged."""
     layer: list[Any] = [value]
     for _ in range(deepest + 1):
         layer = [inner for outer in layer for inner in _inside(outer)]
@@ -87,7 +89,7 @@ def _inside(value: Any) -> Iterator[Any]:
 
 
 def storable(value: Any) -> Any:
-    """Return VALUE with what PostgreSQL's text can't hold replaced: NUL, and halves of surrogate pairs."""
+    """Return VALUE with NUL and lone surrogates, which PostgreSQL's text can't hold, replaced by U+FFFD."""
     if type(value) is str:
         return _REPLACED.sub("\ufffd", value)
     if type(value) is dict:
@@ -98,9 +100,7 @@ def storable(value: Any) -> Any:
 
 
 def logfmt_pairs(text: str) -> dict[str, Any] | None:
-    """Return the pairs of a line that is nothing but ``key=value`` pairs (values may be quoted), or None for any
-    other.
-    """
+    """Return the pairs of a line that consists of ``key=value`` pairs (values may be quoted), or None for others."""
     pairs: dict[str, Any] = {}
     position, count = 0, 0
     while position < len(text):
@@ -128,24 +128,24 @@ def _unquoted(value: str) -> str:
 
 
 def parse_object(formats: Formats, given: dict[str, Any], text: str, realtime: int, complete: bool) -> Parsed:
-    """Return what the object GIVEN, read from TEXT, says; GIVEN becomes the context."""
+    """Parse the object GIVEN, decoded from TEXT. GIVEN is modified and becomes the context."""
     names = tuple(given)
     shape = formats.shapes.get(names)
     if shape is None:
         shape = _shape(formats, names, len(text))
     keys, at_status = shape
     if keys is not None:
-        parsed = _take(formats, given, keys, text, realtime, complete)
+        parsed = _extract(formats, given, keys, text, realtime, complete)
     else:
-        nested, keys = _chosen(formats, given)
-        parsed = _take(formats, given, keys, text, realtime, complete)
+        nested, keys = _choose_keys(formats, given)
+        parsed = _extract(formats, given, keys, text, realtime, complete)
         if nested:
-            parsed = _look_into(formats, given, nested, parsed, text, realtime)
-    return parsed if at_status is None else _by_status(parsed, given, at_status)
+            parsed = _with_nested(formats, given, nested, parsed, text, realtime)
+    return parsed if at_status is None else _with_status_level(parsed, given, at_status)
 
 
 def _role_of(roles: Mapping[str, str], ranks: Mapping[str, int], key: str) -> tuple[str, int] | None:
-    """Return what KEY stands for, and its rank; a key that is listed as it is written outranks one in other letters."""
+    """Return the role of KEY and its rank; a key listed exactly outranks one that is equal when `folded`."""
     if (role := roles.get(key)) is not None:
         return role, 2 * ranks.get(key, 0)
     if len(key) > 2 and (role := roles.get(short := folded(key))) is not None and role != "nested":
@@ -153,10 +153,10 @@ def _role_of(roles: Mapping[str, str], ranks: Mapping[str, int], key: str) -> tu
     return None
 
 
-def _chosen(formats: Formats, given: dict[str, Any]) -> tuple[list[str], Keys]:
-    """Return the tables of GIVEN to look into, and for each role the first key whose value says something.
+def _choose_keys(formats: Formats, given: dict[str, Any]) -> tuple[list[str], Keys]:
+    """Return the keys of nested objects in GIVEN, and for each role the key of lowest rank with a usable value.
 
-    Removes nulls.
+    Keys with a role whose value is null are removed from GIVEN.
     """
     candidates: dict[str, list[tuple[int, str]]] = {}
     nested: list[str] = []
@@ -177,7 +177,7 @@ def _chosen(formats: Formats, given: dict[str, Any]) -> tuple[list[str], Keys]:
     keys = {}
     for role, ranked in candidates.items():
         ranked.sort()
-        keys[role] = next((key for _, key in ranked if _says(formats, role, key, given[key])), None)
+        keys[role] = next((key for _, key in ranked if _is_usable(formats, role, key, given[key])), None)
         if keys[role] is None and role != "level":
             keys[role] = ranked[0][1]
         elif keys[role] is None:
@@ -185,8 +185,8 @@ def _chosen(formats: Formats, given: dict[str, Any]) -> tuple[list[str], Keys]:
     return nested, tuple(map(keys.get, ROLES))
 
 
-def _says(formats: Formats, role: str, key: str, value: Any) -> bool:
-    """Return whether VALUE says something in ROLE."""
+def _is_usable(formats: Formats, role: str, key: str, value: Any) -> bool:
+    """Return whether VALUE is valid for ROLE, and not empty."""
     if role == "level":
         return _level_of(formats, key, value) is not None
     if role == "message":
@@ -199,25 +199,26 @@ def _says(formats: Formats, role: str, key: str, value: Any) -> bool:
 _MONGODB = {"t", "s", "c", "msg"}
 """The keys of MongoDB's lines, in which "s" is the level."""
 _WORDS_ONLY = frozenset({"status", "priority", "type"})
-"""Keys that are the level of some programs if their value is the name of one; numbers are other things."""
+"""Keys of a level only if the value is the name of one; numbers have other meanings."""
 _SPECIAL_LEVELS = _WORDS_ONLY | {"levelno", "severitynumber"}
 _PYTHON_NUMBERS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 _LEVEL_NAMES = ("name", "levelStr", "label", "standardLevel", "text")
-"""Where the word is if the level is an object."""
+"""The keys of the level's name if the level is an object."""
 _AROUND = re.compile(r"\x1b\[[\d;]{0,20}m|SEVERITY_NUMBER_|\d\Z")
-"""What is around the level's word: colours, and how OpenTelemetry's protocol names its numbers."""
+"""Text around the level's name: colours, and the enum names of OpenTelemetry's protocol."""
 _SCALES = (
     (100, 600, (100, 200, 300, 400, 500)),  # Monolog
     (5_000, 50_000, (10_000, 20_000, 30_000, 40_000, 50_000)),  # Logback, Log4j
 )
+"""Minimum and maximum of a scale, and the lowest number of each level."""
 _GOOGLE = (100, 200, 400, 500, 600)
-"""From which number on a value is of each level."""
+"""The lowest number of each level in Google Cloud Logging's LogSeverity."""
 _OFFSET_LEVEL = re.compile(r"([A-Za-z]{2,12})[+-]\d{1,3}\Z")
-"""As Go's log/slog prints a level between two others: ERROR+4."""
+"""A level between two others in Go's log/slog: ERROR+4."""
 
 
 def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None:
-    """Return the level that VALUE under KEY is, and whether its word says no more than that."""
+    """Return the level that VALUE under KEY stands for, and whether its name is exact, as in `LevelWords`."""
     if type(value) is dict:
         value = next((value[key] for key in _LEVEL_NAMES if key in value), None)
     if type(value) is not str:
@@ -254,7 +255,7 @@ def _level_of(formats: Formats, key: str, value: Any) -> tuple[str, bool] | None
 
 
 def _on_a_scale(key: str, value: int | float) -> tuple[str, bool] | None:
-    """Return the level that is a greater number than those of pino and syslog."""
+    """Return the level of a number on one of the scales above those of pino and syslog, or None."""
     for least, most, begins in _SCALES:
         if least <= value <= most:
             begins = _GOOGLE if most == 600 and key == "severity" else begins
@@ -289,7 +290,7 @@ _REQUEST_KEYS = frozenset(
 
 
 def _status_key(names: tuple[str, ...]) -> str | None:
-    """Return the key of the HTTP status among NAMES, if a request is there as well."""
+    """Return the key of the HTTP status among NAMES, if they also have a key of the request."""
     key = next((key for key in _STATUS_KEYS if key in names), None)
     if key in _REQUEST_OBJECTS:
         return key
@@ -300,8 +301,8 @@ def _status_key(names: tuple[str, ...]) -> str | None:
     return key
 
 
-def _by_status(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
-    """Return PARSED with the level that the HTTP status of an access line asks for."""
+def _with_status_level(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
+    """Return PARSED with the level of an access line's HTTP status under KEY, if it is more severe."""
     value = given.get(key)
     if type(value) is dict:
         if type(response := value.get("response")) is dict:
@@ -321,7 +322,7 @@ def _by_status(parsed: Parsed, given: dict[str, Any], key: str) -> Parsed:
 
 
 def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Shape:
-    """Return what the NAMES of an object say. Programs use few sets of names."""
+    """Return the shape of an object with NAMES, of a line with SIZE characters, and cache it if it is short."""
     found: dict[str, str] = {}
     flat = not _MONGODB.issubset(names)
     for name in names:
@@ -336,8 +337,8 @@ def _shape(formats: Formats, names: tuple[str, ...], size: int) -> Shape:
     return shape
 
 
-def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realtime: int, complete: bool) -> Parsed:
-    """Move what has a place of its own out of GIVEN; KEYS are where it is. What is null says nothing."""
+def _extract(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realtime: int, complete: bool) -> Parsed:
+    """Move the values of KEYS that have a field of their own from GIVEN to the result; nulls are dropped."""
     level = trace_id = user_id = process_id = None
     message = text
     at_level, at_message, at_timestamp, at_trace, at_user, at_pid = keys
@@ -349,8 +350,8 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
             if known is None:
                 known = _level_of(formats, at_level, value)
             if known is not None:
-                level, says_it_all = known
-                if says_it_all and type(value) is str:
+                level, exact = known
+                if exact and type(value) is str:
                     del given[at_level]
     if at_message is not None:
         value = given.pop(at_message)
@@ -364,7 +365,7 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
             message = _encode(value)
     if at_timestamp is not None:
         value = given[at_timestamp]
-        if value is None or says_nothing_new(value, realtime):
+        if value is None or is_same_time(value, realtime):
             del given[at_timestamp]
     if at_trace is not None and (stated := _id(given, at_trace)) is not None:
         trace_id = trace_id_in(stated)
@@ -379,7 +380,7 @@ def _take(formats: Formats, given: dict[str, Any], keys: Keys, text: str, realti
 
 
 def _id(given: dict[str, Any], key: str) -> str | None:
-    """Return the text under KEY, taken out; what can be no id stays in the context."""
+    """Remove the id under KEY from GIVEN and return its text; values that can't be an id remain."""
     value = given[key]
     if type(value) is str:
         del given[key]
@@ -391,16 +392,16 @@ def _id(given: dict[str, Any], key: str) -> str | None:
 
 
 def pid_of(value: object) -> int | None:
-    """Return a process id as pid_t has it, from a number or its digits."""
+    """Return the process id for a number or its digits, or None if it exceeds pid_t."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
         value = int(value)
     return value if type(value) is int and 0 < value < 1 << 31 else None
 
 
-def _look_into(
+def _with_nested(
     formats: Formats, given: dict[str, Any], nested: list[str], outer: Parsed, text: str, realtime: int
 ) -> Parsed:
-    """Return what the tables inside GIVEN say where GIVEN itself says nothing."""
+    """Return OUTER with the values that it lacks from the objects of GIVEN under NESTED."""
     for outer_key in nested:
         table = dict(given[outer_key])
         roles = formats.nested[outer_key]
@@ -411,7 +412,7 @@ def _look_into(
                 continue
             if role[0] not in found and (role[0] != "level" or _level_of(formats, key, value) is not None):
                 found[role[0]] = key
-        said = {
+        stated = {
             "level": outer.level is not None,
             "message": outer.message is not text,
             "trace_id": outer.trace_id is not None,
@@ -419,14 +420,14 @@ def _look_into(
             "process_id": outer.process_id is not None,
             "timestamp": False,
         }
-        found = {role: key for role, key in found.items() if not said[role]}
-        inner = _take(formats, table, tuple(map(found.get, ROLES)), text, realtime, outer.complete)
+        found = {role: key for role, key in found.items() if not stated[role]}
+        inner = _extract(formats, table, tuple(map(found.get, ROLES)), text, realtime, outer.complete)
         given[outer_key] = table
         if not table:
             del given[outer_key]
         outer = Parsed(
             outer.level or inner.level,
-            outer.message if said["message"] else inner.message,
+            outer.message if stated["message"] else inner.message,
             given or None,
             outer.trace_id or inner.trace_id,
             outer.user_id or inner.user_id,
