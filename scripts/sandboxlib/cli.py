@@ -236,7 +236,7 @@ def start(given: list[str]) -> int:
         from .watchdog import watch
 
         watch(Path(given[1]), int(given[2]), int(given[3]))
-    if given[:1] == ["_serve"]:  # started by tests/system/entering.py
+    if given[:1] == ["_serve"]:  # started by tests/system/exec_client.py
         from .serve import serve
 
         parser()  # which all commands then have

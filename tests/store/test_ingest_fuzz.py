@@ -18,7 +18,7 @@ from tests.signing import action_fields, posted_fields
 from tests.store.conftest import Database
 from tests.store.journals import BOOT_A, START, UID, append
 from tests.store.test_ingest_loop import Daemon
-from tests.system.printing import chance
+from tests.system.printed_lines import seeded_random
 from tests.waiting import eventually
 
 ENTRIES = scaled(100_000, 3_000)
@@ -278,7 +278,7 @@ def ordinary(number: int) -> Fields:
 async def test_ingest_never_stops_and_stores_every_ordinary_line_once(database: Database, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     journal.mkdir()
-    hostile = Hostile(chance())
+    hostile = Hostile(seeded_random())
     lines: list[str] = []
     stored = "SELECT message FROM log_entries WHERE service_name = 'plain' AND source = 'journal' ORDER BY id"
     daemon = Daemon(journal, database.store, database.owner)

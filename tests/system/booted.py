@@ -1,4 +1,4 @@
-"""A booted sandbox as the system tests use it: running commands, services of a test's own, polling."""
+"""A booted sandbox for system tests: running commands, registering services for a test, polling."""
 
 import json
 import os
@@ -13,24 +13,24 @@ from typing import Any
 import pytest
 
 from tests.replies import faults_in_output, faults_noted
-from tests.system.entering import SCRIPT, enter
+from tests.system.exec_client import SCRIPT, run_in_sandbox
 from tests.waiting import until as until
 from tests.waiting import until_none as until_none
 
 TOP = Path(__file__).resolve().parents[2]
 _release = os.environ.get("HIVEMATRIX_TEST_RELEASE")
 RELEASE = ("--release", _release) if _release else ()
-"""Of the sandboxes that tests start: options of scripts/sandbox up and scripts/demo."""
+"""Options of scripts/sandbox up and scripts/demo for the Debian release of sandboxes that tests start."""
 NOTING = "/home/hive/sample-suite/faulty/noting.py"
 NOT_CONNECTED = "psql: error: connection to server"
 STARTS_WITHIN = 60.0
-"""Seconds in which a PostgreSQL that was started, or was killed, takes connections again."""
+"""Maximum seconds until PostgreSQL accepts connections after it was started or killed."""
 PSQL = ("psql", "-h", "/run/user/1000/hivematrix/postgres-helm", "-U", "helm", "-d", "helm", "-Atq")
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a command did. ``seconds`` is as long as the caller waited."""
+class CommandResult:
+    """The exit status and output of a command. ``seconds`` is its duration, including the start."""
 
     code: int
     out: str
@@ -42,7 +42,7 @@ class Done:
         return self.out + self.err
 
     def check(self, words: Sequence[str]) -> None:
-        """Fails the test if it failed, showing what was said."""
+        """Fail the test with the output if the command failed."""
         if self.code:
             pytest.fail(f"{' '.join(words)}: exit code {self.code}\n{self.text}")
 
@@ -57,25 +57,27 @@ class Sandbox:
     demo_code: int = 0
     registered: list[str] = field(default_factory=list)
     checks_replies: bool = False
-    """Whether what curl gets of helmd must be as the OpenAPI document says; other sandboxes may have older ones."""
+    """Whether replies of helmd to curl are checked against the OpenAPI document; other sandboxes may have an older
+    version.
+    """
 
-    def script(self, verb: str, *words: str, timeout: float = 180.0) -> Done:
-        """``scripts/sandbox VERB --name NAME WORDS``."""
+    def script(self, verb: str, *words: str, timeout: float = 180.0) -> CommandResult:
+        """Run ``scripts/sandbox VERB --name NAME WORDS``. Raises subprocess.TimeoutExpired."""
         given = (verb, "--name", self.name, *words)
-        return entered(given, timeout) if verb == "exec" else run([str(SCRIPT), *given], timeout)
+        return run_script(given, timeout) if verb == "exec" else run([str(SCRIPT), *given], timeout)
 
     @property
     def leader(self) -> int:
-        """The process id of its PID 1 on this machine."""
+        """Return the process id of its PID 1 on this machine."""
         found = re.search(r"PID 1:\s+([0-9]+)", self.script("status").out)
         assert found, "scripts/sandbox status names no PID 1"
         return int(found[1])
 
     def __call__(
         self, *words: str, root: bool = False, stdin: str | None = None, check: bool = True, timeout: float = 180.0
-    ) -> Done:
-        """Runs a command inside. With CHECK a failure fails the test, showing what was said."""
-        done = entered(self.command(*words, root=root)[1:], timeout, stdin)
+    ) -> CommandResult:
+        """Run a command inside. With CHECK a failure fails the test, with the output."""
+        done = run_script(self.command(*words, root=root)[1:], timeout, stdin)
         if self.checks_replies:
             assert not (faults := faults_in_output(words, stdin, done.out) + faults_noted(done.err)), faults
         if check:
@@ -83,31 +85,31 @@ class Sandbox:
         return done
 
     def command(self, *words: str, root: bool = False) -> list[str]:
-        """The command on this machine that runs WORDS inside."""
-        as_whom = ["--root"] if root else []
-        return [str(SCRIPT), "exec", "--name", self.name, *as_whom, "--", *words]
+        """Return the command on this machine that runs WORDS inside."""
+        account = ["--root"] if root else []
+        return [str(SCRIPT), "exec", "--name", self.name, *account, "--", *words]
 
-    def python(self, program: str, *words: str, **how: Any) -> Done:
-        """Runs a PROGRAM of Python's, whose replies from helmd must be as the OpenAPI document says."""
+    def python(self, program: str, *words: str, **how: Any) -> CommandResult:
+        """Run PROGRAM in Python; helmd's replies to it are checked against the OpenAPI document."""
         return self("python3", NOTING, "-c", program, *words, **how)
 
-    def shell(self, command: str, **how: Any) -> Done:
+    def shell(self, command: str, **how: Any) -> CommandResult:
         return self("bash", "-c", command, **how)
 
-    def helmctl(self, *words: str, **how: Any) -> Done:
+    def helmctl(self, *words: str, **how: Any) -> CommandResult:
         return self("helmctl", *words, **how)
 
     def status(self, *names: str) -> dict[str, dict[str, Any]]:
-        """``helmctl status --json`` by service."""
+        """Return the entries of ``helmctl status --json`` by service."""
         done = self.helmctl("status", "--json", *names, check=False)
         return {entry["service_name"]: entry for entry in json.loads(done.out)}
 
     def sql(self, query: str) -> str:
-        """Asks the log store; the bare value."""
+        """Return the result of a query of the log store, unaligned and without headers."""
         return self.psql(query).out.strip()
 
-    def psql(self, query: str, check: bool = True, **how: Any) -> Done:
-        """Asks the log store as Helm's daemons do. With CHECK it is to answer, once it takes connections."""
+    def psql(self, query: str, check: bool = True, **how: Any) -> CommandResult:
+        """Query the log store as Helm's role. With CHECK, retry while it refuses connections, and fail on an error."""
         words = (*PSQL, "-c", query)
         deadline = time.monotonic() + STARTS_WITHIN
         while True:
@@ -120,7 +122,7 @@ class Sandbox:
         return done
 
     def rows(self, query: str) -> Iterator[str]:
-        """A line for each row, of however many there are."""
+        """Yield a line for each row, fetched in batches."""
         command = self.command(*PSQL, "-v", "FETCH_COUNT=5000", "-c", query)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as asked:
             assert asked.stdout is not None
@@ -132,13 +134,13 @@ class Sandbox:
         self("sh", "-c", f'mkdir -p "$(dirname {path})" && cat > {path}', stdin=text, root=root)
 
     def register(self, name: str, text: str) -> None:
-        """Adds services by ``services.d/NAME.toml`` and applies; gone again at the end of the test."""
+        """Add services by ``services.d/NAME.toml`` and apply; the fixture removes them at the end of the test."""
         self.write(f"/home/hive/.config/hivematrix/services.d/{name}.toml", text)
         self.registered.append(name)
         self.helmctl("apply")
 
     def unregister(self) -> None:
-        """Takes away what tests added: services stopped, units removed."""
+        """Stop services that tests registered, and remove their units."""
         if not self.registered:
             return
         for name in self.registered:
@@ -151,30 +153,30 @@ class Sandbox:
         self.helmctl("apply")
 
 
-def fetched(box: Sandbox, path: str, to: Path, root: bool = False) -> Path:
-    """A file of the sandbox on this machine."""
+def fetch_file(box: Sandbox, path: str, to: Path, root: bool = False) -> Path:
+    """Copy a file of the sandbox to TO on this machine; return TO."""
     with to.open("wb") as file:
         subprocess.run(box.command("cat", path, root=root), stdout=file, check=True, timeout=120)
     return to
 
 
-def superuser(box: Sandbox, query: str, database: str = "postgres") -> str:
-    """What the suite's PostgreSQL answers its superuser, who logs in by the password file."""
+def superuser_sql(box: Sandbox, query: str, database: str = "postgres") -> str:
+    """Return the result of a query of the suite's PostgreSQL as its superuser, who logs in by the password file."""
     words = ("psql", "-h", "/run/user/1000/hivematrix/postgres-suite", "-p", "5499", "-U", "postgres", "-d", database)
     return box(
         "env", "PGPASSFILE=/home/hive/.config/hivematrix/secrets/postgres.pgpass", *words, "-wAtqc", query
     ).out.strip()
 
 
-def entered(words: Sequence[str], timeout: float, stdin: str | None = None) -> Done:
-    """What ``scripts/sandbox WORDS`` does."""
+def run_script(words: Sequence[str], timeout: float, stdin: str | None = None) -> CommandResult:
+    """Run ``scripts/sandbox WORDS`` without a new Python process. Raises subprocess.TimeoutExpired."""
     began = time.monotonic()
-    code, out, err = enter(words, stdin, timeout)
-    return Done(code, out, err, time.monotonic() - began)
+    code, out, err = run_in_sandbox(words, stdin, timeout)
+    return CommandResult(code, out, err, time.monotonic() - began)
 
 
-def run(words: list[str], timeout: float, stdin: str | None = None) -> Done:
-    """Runs a command on this machine."""
+def run(words: list[str], timeout: float, stdin: str | None = None) -> CommandResult:
+    """Run a command on this machine. Raises subprocess.TimeoutExpired."""
     began = time.monotonic()
     done = subprocess.run(
         words,
@@ -186,11 +188,11 @@ def run(words: list[str], timeout: float, stdin: str | None = None) -> Done:
         timeout=timeout,
         check=False,
     )
-    return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+    return CommandResult(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
 
 class Poller:
-    """Asks an address every 10 ms from a process of its own, and notes when it first answered well."""
+    """Requests a URL every 10 ms from a process of its own until the first success."""
 
     def __init__(self, box: Sandbox, url: str) -> None:
         program = (
@@ -208,8 +210,8 @@ class Poller:
             text=True,
         )
 
-    def first_good_answer(self, timeout: float = 120.0) -> float:
-        """When, on the kernel's monotonic clock, which sandbox and host share."""
+    def first_success(self, timeout: float = 120.0) -> float:
+        """Return the time of the first success by CLOCK_MONOTONIC, which sandbox and host share."""
         out, _ = self._process.communicate(timeout=timeout)
         return float(out)
 

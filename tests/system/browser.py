@@ -1,7 +1,7 @@
-"""Debian's Chromium in the network of a sandbox, driven by Selenium, as an account without rights.
+"""Debian's Chromium in the network namespace of a sandbox, driven by Selenium, as an unprivileged account.
 
-It runs on this machine, which has it installed; only its sockets are those of the sandbox, so that ``localhost`` is
-what it is for the services in there (setns(2)).
+It runs on this machine, which has it installed; only its sockets are in the sandbox's namespace (setns(2)), so that
+``localhost`` is the sandbox.
 """
 
 import ctypes
@@ -31,11 +31,11 @@ _CLONE_NEWNET = 0x40000000
 _ACCOUNT = "nobody"
 _TRIES = 5
 _REPLACED = (StaleElementReferenceException,)
-"""What a page that replaces its elements may do while it is waited for."""
+"""Exceptions by pages that replace elements while a condition is waited for."""
 _LIMITS = ("--nproc=2000", "--cpu=300", "--core=0")
 _OPTIONS = (
     "--headless=new",
-    # This machine may be a container that has no user namespaces to give; the account has no rights.
+    # This machine may be a container without user namespaces; the account is unprivileged.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -45,7 +45,7 @@ _OPTIONS = (
 )
 
 _LARGEST = 200_000
-"""Characters of a reply that is still noted."""
+"""Maximum length of a reply that is checked, in characters."""
 _NOTING = (
     """
 (() => {
@@ -76,13 +76,13 @@ _NOTING = (
     .replace("MOST", str(MOST))
     .replace("LARGEST", str(_LARGEST))
 )
-"""Has the console say what JSON the scripts of pages get of helmd."""
+"""Logs helmd's JSON replies to the pages' scripts on the console."""
 
 Result = TypeVar("Result")
 
 
 class Browser:
-    """One browser with a profile of its own. Every call runs in the thread that is in the sandbox's network."""
+    """A browser with a profile of its own. Every call runs in the thread that is in the sandbox's network namespace."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Browser:
         for option in (*_OPTIONS, f"--user-data-dir={self._home / 'profile'}"):
             options.add_argument(option)
         options.set_capability("goog:loggingPrefs", dict.fromkeys(self._logs, "ALL"))
-        # chromedriver starts Chromium, so both are of the account.
+        # chromedriver starts Chromium, so both run as the account.
         wrapper = self._home / "chromedriver"
         wrapper.write_text(
             f"#!/bin/sh\necho $$ > {self._group}/cgroup.procs\n"
@@ -119,10 +119,11 @@ class Browser:
         return driver
 
     def do(self, what: Callable[[], Result]) -> Result:
+        """Return the result of WHAT, called in the browser's thread."""
         return self._thread.submit(what).result(timeout=120)
 
     def on_live_page(self, what: Callable[[], Result]) -> Result:
-        """As `do`, again if the page replaced an element between finding and using it."""
+        """Return the result of WHAT as `do` does, retrying if the page replaced an element before its use."""
         for _ in range(_TRIES - 1):
             with suppress(StaleElementReferenceException):
                 return self.do(what)
@@ -152,32 +153,34 @@ class Browser:
         self.on_live_page(lambda: self.driver.find_element(By.CSS_SELECTOR, selector).click())
 
     def run(self, script: str, *given: Any) -> Any:
+        """Return the result of a SCRIPT with the arguments GIVEN."""
         return self.do(lambda: self.driver.execute_script(script, *given))
 
     def until(self, what: Callable[[Any], Any], within: float = 30.0) -> Any:
-        """Waits until WHAT of the driver is true. The last page is in the failure."""
+        """Wait until WHAT of the driver is true, and return its result. A failure shows the page's text."""
         try:
             return self.do(lambda: WebDriverWait(self.driver, within, 0.2, _REPLACED).until(what))
         except Exception as error:
             raise AssertionError(f"not within {within:g} s; at {self.url}:\n{self.text()[:2000]}") from error
 
     def until_at(self, start: str, within: float = 30.0) -> None:
-        """Waits for a page whose URL begins with START."""
+        """Wait for a page whose URL begins with START."""
         self.until(lambda driver: driver.current_url.startswith(start), within)
 
     def until_there(self, selector: str, within: float = 30.0) -> None:
+        """Wait until an element matches SELECTOR."""
         self.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, selector), within)
 
     def cookie(self, name: str) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.do(lambda: self.driver.get_cookie(name))
         return found
 
-    def forget(self) -> None:
-        """All cookies of all sites, as of a new profile."""
+    def clear_cookies(self) -> None:
+        """Delete the cookies of all sites."""
         self.do(lambda: self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {}))
 
     def size(self, width: int, height: int, dark: bool = False) -> None:
-        """The viewport in CSS pixels, which may be narrower than any window; and what the system's colours are."""
+        """Set the viewport in CSS pixels, which may be narrower than a window, and the preferred colour scheme."""
         facts = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.do(lambda: self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", facts))
@@ -186,10 +189,10 @@ class Browser:
     def screenshot(self, path: Path) -> None:
         self.do(lambda: self.driver.save_screenshot(str(path)))
 
-    def complaints(self) -> list[str]:
-        """What the browser's console says of pages since the last call: violations of the CSP, errors of scripts.
+    def console_messages(self) -> list[str]:
+        """Return the console's messages since the last call, such as CSP violations and script errors.
 
-        Fails if a reply of helmd's to a script was not as the OpenAPI document says.
+        Fails if a reply of helmd to a script does not conform to the OpenAPI document.
         """
         said = self.do(lambda: [entry["message"] for entry in self.driver.get_log("browser")])
         noted = [message for message in said if MARK in message]
@@ -197,7 +200,7 @@ class Browser:
         return [message for message in said if MARK not in message]
 
     def _faults(self, message: str) -> list[str]:
-        """What is wrong with the reply in a MESSAGE of the console; a page that is open for long has many alike."""
+        """Return the faults of the reply in a MESSAGE of the console; only the first few of each kind are checked."""
         method, path, status, kind, body = json.loads(json.loads(message[message.index(' "') + 1 :]).removeprefix(MARK))
         what = f"{method} {path} {status}"
         self._checked[what] += 1
@@ -209,7 +212,7 @@ class Browser:
 
 @contextmanager
 def browser_in(box: Sandbox, *, traffic: bool = False) -> Iterator[Browser]:
-    """A browser in the network of BOX; with TRAFFIC, its log "performance" has each request."""
+    """Yield a browser in the network of BOX; with TRAFFIC, its log "performance" has each request."""
     leader = box.leader
     home = Path(tempfile.mkdtemp(prefix="helm-browser-"))
     shutil.chown(home, _ACCOUNT, "nogroup")
@@ -222,13 +225,13 @@ def browser_in(box: Sandbox, *, traffic: bool = False) -> Iterator[Browser]:
             finally:
                 made.close()
         finally:
-            # What a browser that crashed has left; each has its own directory.
+            # The processes of a crashed browser; each browser has its own directory.
             subprocess.run(["pkill", "-KILL", "-f", f"user-data-dir={home}/"], check=False)
             shutil.rmtree(home, ignore_errors=True)
 
 
 def _control_group(leader: int) -> Path:
-    """That of ``scripts/sandbox exec``: helmd looks at the control groups of its peers, and must know this one."""
+    """Return the control group of ``scripts/sandbox exec``, since helmd identifies peers by their control groups."""
     path = next(line for line in Path(f"/proc/{leader}/cgroup").read_text().splitlines() if line.startswith("0::"))
     root = Path("/sys/fs/cgroup/unified")
     group = (root if root.is_dir() else root.parent) / path.removeprefix("0::/")
@@ -236,7 +239,7 @@ def _control_group(leader: int) -> Path:
 
 
 def _enter_network(leader: int) -> None:
-    """This thread alone goes into the network namespace of the process; what it starts is in there as well."""
+    """Move this thread to the network namespace of the process LEADER; its child processes inherit it."""
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(f"/proc/{leader}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""Pages that lose their network for half a minute, with ten million rows stored, and with sixty services."""
+"""Pages without network for half a minute, with ten million rows stored, and with sixty services."""
 
 import json
 import statistics
@@ -13,7 +13,7 @@ import pytest
 from tests.campaign import lasting
 from tests.system.booted import TOP, Sandbox, until
 from tests.system.dashboard import HELM, Dashboard
-from tests.system.printing import all_healthy
+from tests.system.printed_lines import wait_until_healthy
 from tests.system.test_page_logs import ids, loaded, stays_quick
 from tests.system.test_page_lost import add, new_tab, one_tab, service, shows_exactly_what_is_stored, tab
 from tests.system.test_page_overview import live
@@ -76,7 +76,7 @@ return { page: facts(page), parts: parts.map(facts), nodes: document.getElements
 
 
 def offline(page: Dashboard, cut: bool) -> None:
-    """The network of the tab that is looked at."""
+    """Disconnect the current tab from the network (CUT), or connect it."""
     facts = {"offline": cut, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     driver = page.browser.driver
     page.browser.do(lambda: driver.execute_cdp_cmd("Network.enable", {}))
@@ -125,7 +125,7 @@ def test_a_network_that_is_away_is_said_and_what_came_meanwhile_is_there(
 
 @pytest.fixture(scope="module")
 def many_rows(demo: Sandbox) -> Iterator[str]:
-    """The store has ten million rows of thirty days, a tenth of them today; the cursor of row 5,000,000."""
+    """Fill the store with ten million rows of thirty days, a tenth of them today; yield the cursor of row 5,000,000."""
     demo("rm", "-rf", "/home/hive/bench-rows")
     copied = demo.script("copy", str(TOP / "scripts/benchlib"), "/home/hive/bench-rows")
     assert copied.code == 0, copied.text
@@ -138,7 +138,7 @@ def many_rows(demo: Sandbox) -> Iterator[str]:
 
 
 def test_pages_from_row_5_000_000_are_quick_either_way(dashboard: Dashboard, many_rows: str) -> None:
-    """As the page asks for them, by cursor, with and without filters: each within 100 ms, but for one in a hundred."""
+    """As requested by the page, by cursor, with and without filters: the 99th percentile is below 100 ms."""
     dashboard.open("logs?from=-1h")
     loaded(dashboard)
     driver = dashboard.browser.driver
@@ -187,7 +187,7 @@ def test_it_stays_quick_with_ten_million_rows_while_lines_pour_in(
 
 
 def registry(names: Sequence[str]) -> str:
-    """Services that run beside the demo's, each with a port; some have long names and descriptions."""
+    """Return a registry of services besides the demo's, each with a port; some have long names and descriptions."""
     text = []
     for number, name in enumerate(names):
         port = FIRST_PORT + number
@@ -202,15 +202,15 @@ def registry(names: Sequence[str]) -> str:
 
 
 def test_sixty_services(box: Sandbox, dashboard: Dashboard) -> None:
-    """What an update costs against the page that it replaces, and how the page looks."""
+    """The size of updates compared with the page, and the page's layout."""
     browser = dashboard.browser
     box.script("copy", str(TOP / "scripts/benchlib"), "/home/hive/bench-rows")
     names = [f"{STEMS[number % len(STEMS)]}-{number:02}" for number in range(SERVICES)]
     box.register("many", registry(names))
     box.helmctl("start", *names, timeout=170)
-    all_healthy(box, 120)
+    wait_until_healthy(box, 120)
     dashboard.open("")
-    # What is measured changes every few seconds; a service that stops changes its row at once.
+    # Measurements change every few seconds; a service that stops changes its row at once.
     for verb in ("stop", "start"):
         box.helmctl(verb, names[0], timeout=60)
         time.sleep(lasting(5, 5))
@@ -220,5 +220,5 @@ def test_sixty_services(box: Sandbox, dashboard: Dashboard) -> None:
     print(json.dumps({"nodes": found["nodes"], "page": page, "updates": parts}))
     assert found["nodes"] <= 3000
     assert statistics.median(each["bytes"] for each in parts) < page["bytes"] / 2
-    dashboard.fits((1440, 968, 900, 360))
+    dashboard.check_width((1440, 968, 900, 360))
     dashboard.screenshots("overview-sixty")

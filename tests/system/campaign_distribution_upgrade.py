@@ -1,8 +1,8 @@
-"""Debian 12 is upgraded to 13 below a running suite: PostgreSQL 15 to 17, Python 3.11 to 3.13, systemd 252 to 257.
+"""Upgrading Debian 12 to 13 while the suite runs: PostgreSQL 15 to 17, Python 3.11 to 3.13, systemd 252 to 257.
 
-In ``scripts/campaign distribution-upgrade``, since it takes ten minutes. What is Helm's own in it, moving the clusters,
-is in test_cluster_upgrade.py for every test run, and Debian 12 in test_other_release.py. Stages are fixtures that rest
-on one another, as in test_package.py.
+In ``scripts/campaign distribution-upgrade``, since it takes ten minutes. Every test run has the upgrade of the clusters
+in test_cluster_upgrade.py, and Debian 12 in test_other_release.py. The stages are fixtures that depend on one another,
+as in test_package.py.
 """
 
 import json
@@ -44,7 +44,7 @@ WORDS = "/opt/suite/words"
 
 @dataclass(frozen=True)
 class Before:
-    """The machine and what was on it before the upgrade."""
+    """The machine, its notes and its processes before the upgrade."""
 
     machine: Machine
     notes: str
@@ -56,7 +56,7 @@ class Upgraded:
     machine: Machine
     before: Before
     pids: dict[str, int]
-    """The main processes once apt was done, before the reboot."""
+    """The main processes after apt and before the reboot."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def machine(package: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def before(machine: Machine) -> Before:
-    """A suite on Debian 12, with data."""
+    """Set up a suite on Debian 12, with data."""
     machine.root("apt-get update --quiet")
     machine.apt("install /root/helm.deb curl python3-venv")
     machine.write(f"{WORDS}/run.py", RUN, root=True)
@@ -82,7 +82,7 @@ def before(machine: Machine) -> Before:
 
 @pytest.fixture(scope="module")
 def announced(before: Before) -> Before:
-    """apt has the lists of Debian 13."""
+    """Change apt's sources to Debian 13 and update its lists."""
     machine = before.machine
     machine.root("sed -i s/bookworm/trixie/ $(ls /etc/apt/sources.list /etc/apt/sources.list.d/* 2> /dev/null)")
     machine.root("apt-get update --quiet")
@@ -105,7 +105,7 @@ def upgraded(announced: Before) -> Upgraded:
 
 @pytest.fixture(scope="module")
 def moved(upgraded: Upgraded) -> Upgraded:
-    """What doctor advised has been done."""
+    """Do what doctor advised."""
     machine = upgraded.machine
     machine.apt("install postgresql")
     machine.apt("autoremove")
@@ -123,13 +123,13 @@ def moved(upgraded: Upgraded) -> Upgraded:
 
 
 def make_environment(machine: Machine, command: str, version: str) -> None:
-    """Runs COMMAND, which makes words' virtual environment, and installs its package there."""
+    """Run COMMAND, which makes the virtual environment of the service words, and install its package there."""
     machine.root(f"{command} && echo 'WORD = \"found\"' > {WORDS}/pyenv/lib/python{version}/site-packages/wordlist.py")
     machine.root(f"test ! -d {HOME} || chown -R {ACCOUNT}: {WORDS}")
 
 
 def of_suite(machine: Machine, query: str) -> str:
-    """Asks the database of a service, as the superuser."""
+    """Return the result of a query of the service's database as the superuser."""
     passfile = f"{HOME}/.config/hivematrix/secrets/postgres.pgpass"
     where = f"-h /run/user/{machine.uid}/hivematrix/postgres-suite -p 5499 -U postgres -d codex_db"
     command = f'runuser -u {ACCOUNT} -- env PGPASSFILE={passfile} psql -w -Atqc "{query}" {where}'
@@ -137,7 +137,7 @@ def of_suite(machine: Machine, query: str) -> str:
 
 
 def notes(machine: Machine) -> str:
-    """The number of notes, and a digest of all."""
+    """Return the number of notes, and a digest of all."""
     return of_suite(machine, "SELECT count(*), md5(string_agg(author || body, '' ORDER BY id)) FROM notes")
 
 
@@ -146,7 +146,7 @@ def of_printer(machine: Machine, what: str) -> str:
 
 
 def doctor(machine: Machine) -> list[dict[str, str]]:
-    """What is not well."""
+    """Return doctor's findings that are warnings or worse."""
     findings = json.loads(machine.root("helmctl doctor --json", check=False).out)["findings"]
     return [finding for finding in findings if finding["verdict"] in ("warn", "bad")]
 

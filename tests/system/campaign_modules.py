@@ -1,6 +1,6 @@
-"""A whole suite from git repositories by one command, as on a machine of its own.
+"""A complete suite installed from git repositories by one command.
 
-Not among the tests that run without a name, for its time: ``scripts/campaign modules``.
+Only run by ``scripts/campaign modules``, since it takes long.
 """
 
 import re

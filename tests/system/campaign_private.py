@@ -1,6 +1,6 @@
-"""A module from a private repository: over ssh, with a deploy key, from OpenSSH's own server.
+"""A module from a private repository by ssh with a deploy key, from OpenSSH's server.
 
-Not among the tests that run without a name, for its time: ``scripts/campaign private``.
+Only run by ``scripts/campaign private``, since it takes long.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.system.test_modules_install import GIT, MODULES, REPOSITORIES, instal
 
 @pytest.fixture(scope="module")
 def machine(demo: Sandbox) -> Iterator[Sandbox]:
-    """The demo with git, and OpenSSH's server without its own service, which other tests would find listening."""
+    """Yield the demo with git, and OpenSSH's server with its service masked, so that it does not listen for others."""
     demo.shell("systemctl mask --quiet ssh.service ssh.socket; mkdir -p /run/sshd; DEBIAN_FRONTEND=noninteractive "
                "apt-get install --yes --no-install-recommends git python3-venv openssh-server", root=True)  # fmt: skip
     yield demo
@@ -56,14 +56,14 @@ def test_a_private_repository_is_read_by_a_deploy_key_and_from_one_server_alone(
         assert code == 0, said
         assert machine.shell("stat -c %a ~/.config/hivematrix/secrets/deploy-keys/vault.key").out.strip() == "600"
         assert "SHA256:" in machine.helmctl("modules", "key", "show", "vault").err
-        # A new key: the old one does until the server takes the new one, and is then removed.
+        # With a new key, the old one is used until the server accepts the new one, and is then removed.
         second = key("make", "vault", "--rotate")
         code, said = tried()
         assert code == 0 and "its new deploy key is not accepted yet" in said, said
         machine.write("/home/hive/sshd/authorized", second)
         code, said = tried()
         assert code == 0 and "the one before is removed" in said, said
-        # Another server in its place is refused, until its key is said to be right.
+        # Another server at its address is refused until its host key is accepted.
         machine.shell(SSHD)
         until(listening, 30)
         code, said = tried()

@@ -1,6 +1,6 @@
-"""What the running helmd serves, checked by Prometheus' own promtool.
+"""The metrics of the running helmd, checked by Prometheus' promtool.
 
-Not among the tests that run without a name (its package has 19 MB): ``scripts/campaign promtool``.
+Only run by ``scripts/campaign promtool``, since the package has 19 MB.
 """
 
 import subprocess
@@ -14,9 +14,9 @@ from tests.system.test_jobs import api
 
 @pytest.fixture(scope="module")
 def promtool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of Debian's package, which is not installed: its services would start."""
+    """Return promtool from Debian's package, which is not installed, since its services would start."""
     place = tmp_path_factory.mktemp("prometheus")
-    # Without _apt, who may not write here.
+    # As root, since the account _apt can't write here.
     download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "prometheus"]
     subprocess.run(download, cwd=place, check=True, timeout=300)
     (package,) = place.glob("prometheus_*.deb")

@@ -18,14 +18,14 @@ from tests.system.packaged import ACCOUNT, Machine, booted_machine
 from tests.system.test_modules_install import CERTIFICATES, SERVER, TRUSTED
 
 ARCHIVES = Path("/var/cache/hivematrix-sandbox/downloads")
-"""Where scripts/demo keeps what it has fetched."""
+"""The download cache of scripts/demo."""
 SUITE = ("core", "nexus", "codex", "ledger", "knowledgetree")
 URL = "https://localhost:8444/git/hivematrix-"
 SOURCES = "".join(f'[services.{name}]\ninstall.source = "{URL}{name}"\n' for name in SUITE) + "database = true\n"
 COMMAND = f"helmctl setup --account {ACCOUNT} --suite --yes --keycloak-archive /root/keycloak.tar.gz"
 SAID = re.compile(r"The first admin is (\w+), with the password (\S+)")
 SILENCE = 60.0
-"""Seconds without a line after which somebody would wonder, on a machine that others use."""
+"""Maximum seconds without a line of output, on a machine that others use."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def machine(package: Path) -> Iterator[Machine]:
 
 
 def followed(box: Machine, command: str) -> tuple[str, float, float]:
-    """What a command of root prints; how long it takes, and how long it prints nothing."""
+    """Run a command as root; return its output, its duration, and the longest time without output, in seconds."""
     began = last = time.monotonic()
     silence, lines = 0.0, []
     words = box.command("sh", "-c", f"exec {command} 2>&1", root=True)

@@ -1,4 +1,4 @@
-"""Updates of a module that fill its disk, a small one: the old version serves, and nothing fills the disk any more.
+"""Updates of a module that fill its small file system: the old version runs, and the space is free again.
 
 `scripts/campaign update-disk` runs this.
 """
@@ -33,7 +33,7 @@ systemctl --user --machine=hive@ start hivematrix-desk
 
 @pytest.fixture
 def small(machine: Sandbox) -> Iterator[Sandbox]:
-    """The module's directory on a disk of its own."""
+    """Yield the machine with the module's directory on a small file system of its own."""
     machine.shell(AROUND.format(place=PLACE), root=True)
     yield machine
     machine.shell(
@@ -43,7 +43,7 @@ def small(machine: Sandbox) -> Iterator[Sandbox]:
 
 
 def free(box: Sandbox) -> int:
-    """MB that are free on the module's disk."""
+    """Return the free space of the module's file system in MiB."""
     return int(box.shell(f"df --block-size=1M --output=avail {PLACE} | tail -n 1").out)
 
 

@@ -1,6 +1,6 @@
-"""Updates of a module in a loop for ten minutes, while users read the pages of the others through the gateway.
+"""Updates of a module in a loop for ten minutes, while users read pages of other modules through the gateway.
 
-`scripts/campaign update-loop` runs this; ``--times 12`` makes two hours of it.
+`scripts/campaign update-loop` runs this; with ``--times 12`` it takes two hours.
 """
 
 import json
@@ -78,7 +78,7 @@ SHOWN = "MainPID,NRestarts,ActiveEnterTimestampMonotonic"
 
 
 def others(box: Sandbox) -> dict[str, str]:
-    """By unit of the suite and of Helm, but the module's own: its process, its restarts, since when it is active."""
+    """Return main process, restarts and start time of the units of suite and Helm, except those of the module."""
     listed = box.shell(
         "systemctl --user list-units --quiet --plain --no-legend 'hivematrix-*.service' 'helmd*.service'"
     )

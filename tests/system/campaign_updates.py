@@ -1,8 +1,8 @@
 """An update, a rollback with data and an installation of a module, killed or cancelled as soon as each step has begun.
 
-Afterwards the version before serves with its data, or there is nothing of the module. `scripts/campaign updates` runs
-this. The kill comes some milliseconds after the step's line is on the disk; for a
-cancellation the process is stopped there (SIGSTOP), until that has reached it.
+Afterwards the previous version runs with its data, or nothing of the module is left. `scripts/campaign updates` runs
+this. The kill follows some milliseconds after the step's line is on disk; for a cancellation the process is stopped
+there (SIGSTOP) until it was requested.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from helmd.model.jobs.record import JOB_ENDED
 from helmd.model.modules.transaction import FORWARD, INSTALL, ChangeStep, steps_of
-from tests.system.booted import Sandbox, superuser, until
+from tests.system.booted import Sandbox, superuser_sql, until
 from tests.system.test_jobs import SOCKET, job_of
 from tests.system.test_modules_install import SETTINGS
 from tests.system.test_modules_update import (
@@ -79,7 +79,10 @@ print(job, failed[1] if failed else "")
 
 
 def cancelled(box: Sandbox, route: str, body: object, step: ChangeStep, steps: tuple[ChangeStep, ...], at: str) -> str:
-    """Begin a change with its state in AT over the API, cancel it as STEP begins; where it was rolled back."""
+    """Begin a change over the API, and cancel it when STEP begins; return the step at which it was rolled back.
+
+    AT is the directory of its intent log.
+    """
     box.shell(f"rm -f {at}/intent.ndjson")
     box.write("/home/hive/cancel.py", CANCEL)
     words = ("python3", "/home/hive/cancel.py", f"{at}/intent.ndjson", SOCKET, route, json.dumps(body), step)
@@ -91,7 +94,8 @@ def cancelled(box: Sandbox, route: str, body: object, step: ChangeStep, steps: t
     return where
 
 
-def rolled_back(box: Sandbox, step: str, where: str) -> None:
+def check_history(box: Sandbox, step: str, where: str) -> None:
+    """Check that the newest entry of the module's history is a cancelled change, and print its downtime."""
     (newest, *_) = json.loads(box.helmctl("modules", "history", NAME, "--json").out)
     assert "it was cancelled" in newest["sentence"] and not newest["succeeded"]
     print(f"cancelled as {step} begins: rolled back at {where}; {newest['downtime']:.1f} s without the module")
@@ -99,7 +103,7 @@ def rolled_back(box: Sandbox, step: str, where: str) -> None:
 
 @pytest.fixture(scope="module")
 def newer(machine: Sandbox) -> Iterator[Sandbox]:
-    """The module in a version of which it can go back to that before with its data; it has other rows and uploads."""
+    """Yield the machine with a newer version of the module, other rows and uploads, and a rollback with data."""
     before = state(machine)
     commit(machine, {**good("newer"), "migrate.py": MIGRATE + DROPS})
     machine.helmctl("modules", "update", NAME, "--yes", *GATE)
@@ -126,7 +130,7 @@ def test_cancelled_at_each_step_the_old_version_serves(machine: Sandbox, step: C
     where = cancelled(machine, f"{NAME}/update", {}, step, FORWARD, STATE)
     ended(machine)
     assert state(machine) == before
-    rolled_back(machine, step, where)
+    check_history(machine, step, where)
 
 
 @pytest.mark.parametrize("step", ROLLBACK)
@@ -145,13 +149,14 @@ def test_a_rollback_cancelled_at_each_step_leaves_the_newer_version(newer: Sandb
     where = cancelled(newer, f"{NAME}/rollback", {"with_data": True}, step, ROLLBACK, STATE)
     ended(newer)
     assert state(newer) == before
-    rolled_back(newer, step, where)
+    check_history(newer, step, where)
 
 
 @contextmanager
 def not_installed(box: Sandbox, version: str) -> Iterator[Callable[[], None]]:
-    """With a repository of another module, in a VERSION of its own; the call checks that nothing of it is there, and
-    that it can be installed.
+    """Make a repository of another module with a VERSION of its own.
+
+    Yields a function that checks that nothing of the module is left, and that it can be installed.
     """
 
     def check() -> None:
@@ -160,7 +165,7 @@ def not_installed(box: Sandbox, version: str) -> Iterator[Callable[[], None]]:
         assert OTHER not in box.status()
         left = "find ~/.config ~/.local/share/hivematrix/modules/shelf/shared -name '*shelf*' -o -path '*/shared/*'"
         assert not box.shell(left, check=False).out
-        assert OTHER not in superuser(box, "SELECT datname FROM pg_database UNION SELECT rolname FROM pg_roles")
+        assert OTHER not in superuser_sql(box, "SELECT datname FROM pg_database UNION SELECT rolname FROM pg_roles")
         box.helmctl("modules", "install", SOURCE, "--allow-file", "--yes")
         assert box.status()[OTHER]["state"] == "healthy"
 

@@ -1,9 +1,9 @@
-"""The booted Debian that most system tests share: `scripts/demo` brings it up, so that it is tested itself.
+"""The sandbox that most system tests share. It is started by `scripts/demo`, which is thereby tested itself.
 
 With pytest-xdist there are two, each with half of the tests.
 
-Tests add services by files in ``services.d`` and take them away again. HIVEMATRIX_TEST_SANDBOX is the sandbox's name.
-One of that name that is already up, with the demo in it, is used and left up, for working on one test.
+Tests add services by files in ``services.d`` and remove them. HIVEMATRIX_TEST_SANDBOX is the sandbox's name. If it is
+already up with the demo, it is used and not stopped, for working on one test.
 """
 
 import os
@@ -20,21 +20,21 @@ from tests.system.packaged import build
 HERE = Path(__file__).parent
 GIVEN = os.environ.get("HIVEMATRIX_TEST_SANDBOX")
 DEMOS = ("demo", "demo-2")
-"""Groups of the tests in the demo, and by them the sandboxes: the first one's shares this machine's network."""
+"""Groups of the tests in the demo, one for each sandbox; that of the first shares this machine's network."""
 SECOND_FROM = "test_n"
-"""Of the tests in the demo, the files from here on take as long as those before."""
+"""The first file name of the second group; both groups take about the same time."""
 LONGEST = ("test_machine_loss", "test_upgrade")
 FIRST = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for pytest-xdist (--dist loadgroup), and the order in which its processes take them.
+    """Set the groups for pytest-xdist (--dist loadgroup), and the order in which its processes run them.
 
-    Two processes run the tests in the demo, each in one of its own, meanwhile the third the unit tests, then those with
-    sandboxes of their own, the longest first; whoever has ended takes the next of these. Tests that measure time are
-    the demo's first: then it does not take long until the other processes have ended a test. Those that reboot the
-    sandbox, or change it for good, come last, so that the others have had their results.
+    Two processes run the tests in the demo, each in a sandbox; the third runs the unit tests, then those with sandboxes
+    of their own, the longest first; each process that has finished runs the next of these. Of those in the demo, tests
+    that measure time are first, when other processes soon finish a test; those that reboot the sandbox, or change it
+    permanently, are last, so that they do not affect others.
     """
 
     def rank(item: pytest.Item) -> tuple[int, bool, bool]:
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def group_of(item: pytest.Function) -> str:
-    """Of the tests in the demo, half are in one sandbox and half in another; one process has them all in the first."""
+    """Return the xdist group of a test: one of DEMOS for tests in the demo, the first without xdist, else its file."""
     if "demo" not in item.fixturenames:
         return item.path.stem
     return DEMOS["PYTEST_XDIST_WORKER" in os.environ and not GIVEN and item.path.stem >= SECOND_FROM]
@@ -64,21 +64,21 @@ def group_of(item: pytest.Function) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Notes what a fixture of the session can't ask for: in whose sandbox the first test is."""
+    """Record the group of the first test in the demo, which a fixture of the session can't find out."""
     if isinstance(item, pytest.Function) and "demo" in item.fixturenames:
         item.config.stash.setdefault(FIRST, group_of(item))
 
 
 @pytest.fixture(scope="session")
 def dashboard(demo: Sandbox) -> Iterator[Dashboard]:
-    """The dashboard of the demo in one browser for all tests of pages."""
+    """Yield the dashboard of the demo in one browser for all tests of pages."""
     with dashboard_in(demo) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def demo(pytestconfig: pytest.Config) -> Iterator[Sandbox]:
-    """The sandbox with the demo in it, as `scripts/demo` leaves it."""
+    """Yield the sandbox with the demo, as started by `scripts/demo`."""
     name = pytestconfig.stash[FIRST].replace("demo", "helm")
     box = Sandbox(GIVEN or name, checks_replies=True)
     if GIVEN and box.script("status").code == 0:
@@ -96,13 +96,13 @@ def demo(pytestconfig: pytest.Config) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of this checkout, built once for the sandboxes that it is installed in."""
+    """Return the package of this checkout, built once for all sandboxes that it is installed in."""
     return Path(shutil.copy(build(), tmp_path_factory.mktemp("package")))
 
 
 @pytest.fixture
 def box(demo: Sandbox) -> Iterator[Sandbox]:
-    """The sandbox, for a test that adds services of its own."""
+    """Yield the sandbox for a test that registers services, and remove these afterwards."""
     try:
         yield demo
     finally:

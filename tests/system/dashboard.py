@@ -1,6 +1,6 @@
-"""The dashboard in a real browser, for tests of its pages: who is logged in, what the console says, axe, screenshots.
+"""The dashboard in a real browser, for tests of its pages: logins, console messages, axe, screenshots.
 
-One browser for all pages. Each role logs in once; then its session's cookie is restored.
+All pages share one browser. Each role logs in once; later its session's cookie is restored.
 """
 
 import os
@@ -25,9 +25,9 @@ SCREENSHOTS = TOP / "docs/screenshots"
 WIDTHS = ((1440, 900), (900, 900), (360, 800))
 _GROUPS = {"admin": "admins", "technician": "technicians", "billing": "billing", "client": "client"}
 _RECENT = 240.0
-"""Seconds after which the owner logs in again: half of what helmd takes for a recent login is left to the test."""
+"""Seconds after which the owner logs in again; half of the time for which helmd counts a login as recent remains."""
 _IGNORED = ("fonts.googleapis.com", "favicon.ico")
-"""What the console says of the gateway's own style sheet."""
+"""Words in console messages about the gateway's own style sheet."""
 _OPEN = """
 const [dialog] = [...document.querySelectorAll("dialog[open], :popover-open")].slice(-1);
 const heading = dialog?.querySelector("h2, h3")?.textContent;
@@ -43,18 +43,18 @@ axe.run(part, { resultTypes: ["violations"], ...only }).then(
   (error) => done([String(error)]));
 """
 _OF_COLOURS = ("color-contrast", "link-in-text-block")
-"""The rules of axe that look at colours, which alone are others in dark."""
+"""The rules of axe that depend on colours, which are the only difference in the dark scheme."""
 
 
 def axe_source() -> str:
-    """axe-core, which scripts/test has installed."""
+    """Return axe-core, which scripts/test has installed."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hivematrix-helm/tools-browser"
     (path,) = cache.glob("lib/python3*/site-packages/axe_playwright_python/axe.min.js")
     return path.read_text()
 
 
 class Dashboard:
-    """Pages of Helm in BOX, in BROWSER. Users that log in are there until the end."""
+    """Helm's pages of BOX in BROWSER. Users that log in exist until USERS is closed."""
 
     def __init__(self, box: Sandbox, browser: Browser, users: ExitStack) -> None:
         self.box = box
@@ -66,15 +66,15 @@ class Dashboard:
         self._owner_since = 0.0
 
     def person(self, role: str) -> Person:
-        """The user of a role."""
+        """Return the user of a role, created at the first call."""
         if role not in self._people:
             self._people[role] = self._users.enter_context(person(self.box, _GROUPS[role]))
         return self._people[role]
 
-    def become(self, role: str) -> None:
-        """Another role, directly at helmd: "owner" by a one-time link, the others at Keycloak."""
+    def log_in_as(self, role: str) -> None:
+        """Log in as another role, directly at helmd: "owner" by a one-time link, the others at Keycloak."""
         if role == "owner" and time.monotonic() - self._owner_since > _RECENT:
-            self.forget_owner()
+            self.forget_owner_session()
         if role == self._now:
             return
         self.browser.get(f"{HELM}logout")
@@ -92,24 +92,24 @@ class Dashboard:
             self._cookies[role] = self.browser.do(lambda: self.browser.driver.get_cookies())
         self._now = role
 
-    def forget_owner(self) -> None:
-        """The owner needs another one-time link."""
+    def forget_owner_session(self) -> None:
+        """Drop the owner's cookie, so that the next login is by another one-time link."""
         self._cookies.pop("owner", None)
         if self._now == "owner":
             self._now = ""
 
     def log_in(self, who: Person) -> None:
-        """Somebody else, directly at helmd, until the next role."""
+        """Log in as a user without a role here, directly at helmd."""
         self._now = ""
-        self.browser.forget()
+        self.browser.clear_cookies()
         self._log_in(who, HELM)
 
     def _log_in(self, who: Person, start: str) -> None:
         self.browser.get(start)
-        self.enter(who)
+        self.fill_in_login(who)
 
-    def enter(self, who: Person) -> None:
-        """Fills in Keycloak's page, where the browser is led to."""
+    def fill_in_login(self, who: Person) -> None:
+        """Fill in Keycloak's login page, to which the browser is redirected, and wait for Helm's page."""
         self.browser.until_there("#kc-login")
         self.browser.type("#username", who.name)
         self.browser.type("#password", who.password)
@@ -118,26 +118,26 @@ class Dashboard:
         assert not self.browser.texts(".helm-message"), f"{self.browser.url}:\n{self.browser.text()[:2000]}"
 
     def open(self, path: str = "", role: str = "owner") -> None:
-        """The page at PATH below /helm/, once its scripts run."""
-        self.become(role)
+        """Open the page at PATH below /helm/, and wait until its scripts run."""
+        self.log_in_as(role)
         self.browser.get(HELM + path)
         self.browser.until_there("[data-theme-switch]:not([hidden])")
 
     def open_behind_gateway(self, path: str = "", role: str = "admin") -> None:
-        """The same page as the gateway passes it on, by a login there."""
+        """Open the page through the gateway, after a login there, and wait until its scripts run."""
         self._now = ""
         self.browser.do(lambda: self.browser.driver.execute_cdp_cmd("Network.clearBrowserCookies", {}))
         self._log_in(self.person(role), BEHIND_GATEWAY)
         self.browser.get(BEHIND_GATEWAY + path)
         self.browser.until_there("[data-theme-switch]:not([hidden])")
 
-    def complaints(self) -> list[str]:
-        """What the console has said since the last call: errors of scripts, violations of the policy, failed loads."""
-        return [each for each in self.browser.complaints() if not any(word in each for word in _IGNORED)]
+    def console_messages(self) -> list[str]:
+        """Return the console's messages since the last call: script errors, CSP violations, failed loads."""
+        return [each for each in self.browser.console_messages() if not any(word in each for word in _IGNORED)]
 
     def violations(self, *, of_open: bool = False) -> list[str]:
-        """What axe finds on the page as it is now, or on the dialog or popover that is open: in light, and of colours
-        in dark.
+        """Return axe's violations on the page, or on the open dialog or popover: in the light scheme, and those of
+        colours in the dark one.
         """
         if not self.browser.run("return Boolean(window.axe)"):
             self.browser.run(axe_source())
@@ -150,8 +150,8 @@ class Dashboard:
         self.browser.size(1440, 900)
         return found
 
-    def readable(self, name: str) -> None:
-        """The dialog or popover that is open has this NAME (tests/system/dialogs.py); axe finds nothing on it."""
+    def check_dialog(self, name: str) -> None:
+        """Check that the open dialog or popover has this NAME (tests/system/dialogs.py), and no violations of axe."""
         assert name in dialogs(), f"no page has such a dialog: {name}"
         titles = self.browser.run(_OPEN)
         assert any(re.fullmatch(pattern(name), title) for title in titles), f"{name} is not open, but: {titles}"
@@ -159,7 +159,7 @@ class Dashboard:
 
     @contextmanager
     def network(self, *, offline: bool = False, latency: int = 0) -> Iterator[None]:
-        """Answers come so many milliseconds late, or none does."""
+        """Delay responses by LATENCY milliseconds, or disconnect the browser, until the end of the block."""
 
         def set_to(offline: bool, latency: int) -> None:
             facts = {"offline": offline, "latency": latency, "downloadThroughput": -1, "uploadThroughput": -1}
@@ -174,7 +174,7 @@ class Dashboard:
             self.browser.do(lambda: self.browser.driver.execute_cdp_cmd("Network.disable", {}))
 
     def press(self, *keys: str) -> None:
-        """Presses keys one after the other, wherever the focus is; "Control+k" at once."""
+        """Press KEYS one after the other, in the focused element; those of "Control+k" together."""
 
         def do() -> None:
             for key in keys:
@@ -189,8 +189,8 @@ class Dashboard:
 
         self.browser.do(do)
 
-    def fits(self, widths: tuple[int, ...] = (1440, 900, 360)) -> None:
-        """Nothing of the page is wider than the window."""
+    def check_width(self, widths: tuple[int, ...] = (1440, 900, 360)) -> None:
+        """Check at each of WIDTHS, in pixels, that the page has no horizontal overflow."""
         for width in widths:
             self.browser.size(width, 900)
             wide = self.browser.run("return document.documentElement.scrollWidth")
@@ -198,7 +198,7 @@ class Dashboard:
         self.browser.size(1440, 900)
 
     def screenshots(self, name: str) -> None:
-        """The page at three widths, light and dark, into docs/screenshots where HIVEMATRIX_SCREENSHOTS=1."""
+        """Save screenshots at three widths, light and dark, to docs/screenshots if HIVEMATRIX_SCREENSHOTS=1."""
         if os.environ.get("HIVEMATRIX_SCREENSHOTS") != "1":
             return
         SCREENSHOTS.mkdir(exist_ok=True)
@@ -212,7 +212,7 @@ class Dashboard:
 
 @contextmanager
 def dashboard_in(box: Sandbox, *, traffic: bool = False) -> Iterator[Dashboard]:
-    """The dashboard of BOX in a browser of its own, which notes its requests with TRAFFIC."""
+    """Yield the dashboard of BOX in a browser of its own, whose log has its requests with TRAFFIC."""
     with ExitStack() as users, browser_in(box, traffic=traffic) as browser:
         browser.size(1440, 900)
         yield Dashboard(box, browser, users)

@@ -1,7 +1,7 @@
-"""Every dialog and popover that a page can open, as the scripts and templates write them down.
+"""The names of all dialogs and popovers that pages can open, found in scripts and templates.
 
-Each has a name: its file, and its title there ("users.js: Edit ${user.name}"). A test that opens it has
-``Dashboard.readable`` look at it by that name; tests/unit/test_actions.py fails where none does.
+A name consists of the file and the title there ("users.js: Edit ${user.name}"). A test must open each and pass its name
+to ``Dashboard.check_dialog``; tests/unit/test_actions.py fails if none does.
 """
 
 import re
@@ -15,12 +15,12 @@ _INSERTED = re.compile(r"\$\{(?:[^{}]|\{[^{}]*\})*\}|\{\{.*?\}\}")
 
 
 def dialogs() -> set[str]:
-    """The names of all."""
+    """Return the names of all dialogs and popovers."""
     return {f"{name}: {title}" for name, title in (*_of_scripts(), *_of_templates())}
 
 
 def pattern(name: str) -> str:
-    """What the title of the dialog of this name is like, once it is open."""
+    """Return a regular expression for the title of the open dialog NAME, with any text for inserted values."""
     _, _, title = name.partition(": ")
     return ".*".join(map(re.escape, _INSERTED.split(title)))
 
@@ -28,7 +28,7 @@ def pattern(name: str) -> str:
 def _of_scripts() -> Iterator[tuple[str, str]]:
     for path in STATIC.glob("*.js"):
         text = path.read_text()
-        # The options of an action have their title first in a line.
+        # The options of an action have their title at the beginning of a line.
         titles = re.findall(r"^ +title: (.+),$", text, re.M) if "runAction" in text else []
         # Others have a label, or a heading that labels them.
         titles += re.findall(r'"dialog",\s*\{[^}]*?"aria-label": ("[^"]+")', text)

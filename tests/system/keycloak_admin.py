@@ -37,7 +37,7 @@ def ask(
     body: object = None,
     headers: tuple[str, ...] = (),
 ) -> Answer:
-    """One request from inside. What it says goes to curl on stdin, where no other process can read it."""
+    """Make a request from inside the sandbox. curl reads it from stdin, so that no other process can see it."""
     given = [("url", url), ("request", method), ("max-time", "60"), *(("header", header) for header in headers)]
     given += [("data-urlencode", f"{name}={value}") for name, value in (form or {}).items()]
     if body is not None:
@@ -51,7 +51,10 @@ def ask(
 
 @dataclass(frozen=True)
 class Admin:
-    """An admin of Keycloak: of the realm master, or without a name Helm's own client, for the suite's realm alone."""
+    """An admin of Keycloak: a user of the realm master, or without a name Helm's client in the suite's realm.
+
+    Call it with a method, a path below /admin/realms and a body.
+    """
 
     box: Sandbox
     name: str = ""
@@ -60,7 +63,7 @@ class Admin:
 
     def __call__(self, method: str, path: str, body: object = None) -> Answer:
         answer = self._ask(method, path, body)
-        if answer.code == 401:  # one that Keycloak issued under another URL
+        if answer.code == 401:  # the token was issued for another URL
             self.forget_token()
             answer = self._ask(method, path, body)
         return answer
@@ -73,7 +76,7 @@ class Admin:
         self._tokens.clear()
 
     def token(self) -> str:
-        """A token; one is used for half its lifetime of a minute."""
+        """Return an access token, cached for half its lifetime of a minute."""
         if not self._tokens or time.monotonic() - self._tokens[-1][0] > 30:
             if self.name:
                 realm, who = "master", {"client_id": "admin-cli", "username": self.name, "password": self.password}
@@ -98,7 +101,7 @@ class Person:
 
 @contextmanager
 def person(box: Sandbox, *groups: str) -> Iterator[Person]:
-    """A new user of the suite's realm in GROUPS, whom Keycloak asks for nothing at the login; gone at the end."""
+    """Yield a new user of the suite's realm in GROUPS, without required actions at the login; delete it at the end."""
     admin = Admin(box)
     made = Person(f"ada-{secrets.token_hex(4)}", secrets.token_urlsafe(12))
     body = {
@@ -155,12 +158,12 @@ if given["new"] and not location:
     status, location, page = submit(page, {"password-new": given["new"], "password-confirm": given["new"]})
 print(json.dumps({"status": status, "location": location, "page": page, "session": cookies.get("session", "")}))
 """
-"""Logs in at the gateway as a browser does, which leaves neither its origin nor its names."""
+"""A program that logs in at the gateway as a browser does. Fails if the login redirects to another origin."""
 
 
 @dataclass(frozen=True)
 class LoggedIn:
-    """How a login at the gateway ended: with the page that it was for, or with one of Keycloak's."""
+    """The result of a login at the gateway: a redirect to the requested page, or a page of Keycloak."""
 
     status: int
     location: str
@@ -169,7 +172,7 @@ class LoggedIn:
 
     @property
     def token(self) -> str:
-        """Core's token, which the gateway keeps in its session."""
+        """Return Core's token from the gateway's session cookie."""
         content = self.cookie.removeprefix("session=").partition(".")[0]
         return str(json.loads(base64.urlsafe_b64decode(content + "=" * (-len(content) % 4)))["token"])
 
@@ -177,14 +180,14 @@ class LoggedIn:
 def log_in(
     box: Sandbox, who: Person, target: str = "/codex/api/notes", new_password: str = "", gateway: str = GATEWAY
 ) -> LoggedIn:
-    """Log in at the gateway, on the way to TARGET; with a NEW_PASSWORD if Keycloak asks for one."""
+    """Log in at the gateway for the path TARGET; NEW_PASSWORD is set if Keycloak requires one."""
     given = {"gateway": gateway, "next": target, "username": who.name, "password": who.password, "new": new_password}
     said = json.loads(box("python3", "-c", BROWSER, stdin=json.dumps(given)).out)
     return LoggedIn(said["status"], said["location"], said["page"], f"session={said['session']}")
 
 
 def session_of_owner(box: Sandbox) -> str:
-    """The cookie of a session at Helm itself of the machine's owner, by a one-time link."""
+    """Return the cookie of a session of the machine's owner at Helm itself, by a one-time link."""
     url = str(json.loads(box.helmctl("dashboard", "--json").out)["url"])
     page, _, secret = url.partition("#")
     opened = ask(box, page, "POST", body={"secret": secret}, headers=("Sec-Fetch-Site: same-origin",))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.booted import RELEASE, TOP, Done, Sandbox, run
+from tests.system.booted import RELEASE, TOP, CommandResult, Sandbox, run
 
 ACCOUNT = "hivematrix"
 HOME = Path("/var/lib/hivematrix")
@@ -17,20 +17,22 @@ class Machine(Sandbox):
     """A sandbox whose suite belongs to the dedicated account; root's helmctl acts for it."""
 
     said: dict[str, str] = field(default_factory=dict)
-    """What each stage printed."""
+    """The output of each stage."""
 
-    def root(self, command: str, check: bool = True, timeout: float = 300) -> Done:
+    def root(self, command: str, check: bool = True, timeout: float = 300) -> CommandResult:
+        """Run a shell command as root."""
         return self.shell(command, root=True, check=check, timeout=timeout)
 
     def account(self, *words: str) -> str:
-        """What a command prints that runs as the account on its user bus."""
+        """Return the stdout of a command run as the account with its user bus; fail the test if it fails."""
         done = self.script("exec", "--user", ACCOUNT, "--", *words)
         assert done.code == 0, f"{words}: exit code {done.code}\n{done.text}"
         return done.out.strip()
 
     def set_up(self, suite: str, registry: str = "/root/services.toml") -> str:
-        """Set up the account, its sample programs in /opt/suite, and SUITE as its registry, by default in a file that
-        root alone can read; what set-up printed.
+        """Set up the account, sample programs in /opt/suite, and SUITE as its registry; return the output of setup.
+
+        By default only root can read the file REGISTRY.
         """
         self.write(registry, suite, root=True)
         # The account is made first, so that it can own its programs.
@@ -42,10 +44,11 @@ class Machine(Sandbox):
         return self.account("systemctl", "--user", *words)
 
     def apt(self, words: str) -> str:
-        """What an unattended apt-get and the package's scripts say."""
+        """Run apt-get without questions; return its output, and that of the package's scripts."""
         return self.root(f"DEBIAN_FRONTEND=noninteractive apt-get --yes --no-install-recommends {words}").text
 
     def sql(self, query: str) -> str:
+        """Return the result of a query of the log store, unaligned and without headers."""
         socket = f"/run/user/{self.uid}/hivematrix/postgres-helm"
         return self.account("psql", "-h", socket, "-U", "helm", "-d", "helm", "-Atqc", query)
 
@@ -54,30 +57,31 @@ class Machine(Sandbox):
         return int(self.root(f"id -u {ACCOUNT}").out)
 
     def suite(self) -> dict[str, str]:
-        """``helmctl status`` as root: state by service."""
+        """Return the state by service, by ``helmctl status`` as root."""
         shown = json.loads(self.root("helmctl status --json", check=False).out)
         return {entry["service_name"]: entry["state"] for entry in shown}
 
     def pids(self, *units: str) -> dict[str, int]:
+        """Return the main process ids of UNITS; 0 for one without."""
         return {unit: int(self.systemctl("show", "-P", "MainPID", unit)) for unit in units}
 
     def running(self) -> set[str]:
-        """Units of Helm's and the suite's that do something, or have failed."""
+        """Return the units of Helm and the suite that are active, starting, stopping or failed."""
         states = "--state=active,activating,reloading,deactivating,failed"
         shown = self.systemctl("list-units", "--plain", "--no-legend", states, "hivematrix*", "helmd*")
         return {line.split()[0] for line in shown.splitlines()}
 
-    def there(self, *paths: str) -> set[str]:
-        """Those of PATHS that exist."""
+    def existing(self, *paths: str) -> set[str]:
+        """Return those of PATHS that exist."""
         return {path for path in paths if self.root(f"test -e '{path}'", check=False).code == 0}
 
     def first_line_stored(self) -> bool:
-        """Whether the store has what the printer said when it was started for the first time."""
+        """Return whether the store still has the first line of the printer's first start, by its id."""
         return self.sql("SELECT min(id) FROM log_entries WHERE message = 'line 1'") == self.said["first line"]
 
 
 def build(source: Path = TOP) -> Path:
-    """The package built from a checkout, in its ``dist/``."""
+    """Build the package from a checkout; return its path in ``dist/``."""
     words = [str(source / "scripts/build-deb")]
     done = run(words, timeout=600)
     done.check(words)
@@ -86,7 +90,7 @@ def build(source: Path = TOP) -> Path:
 
 @contextmanager
 def booted_machine(name: str, files: Mapping[Path, str], release: tuple[str, ...] = RELEASE) -> Iterator[Machine]:
-    """A new sandbox with FILES, by where root finds them, and the sample programs in /root/sample."""
+    """Yield a new sandbox with FILES, copied to the paths given, and the sample programs in /root/sample."""
     box = Machine(name)
     box.script("down")
     try:
@@ -101,7 +105,7 @@ def booted_machine(name: str, files: Mapping[Path, str], release: tuple[str, ...
 
 
 def printing_suite(count: int, rate: int) -> str:
-    """A registry with services that print: COUNT lines and then none, and RATE lines a second; and with codex."""
+    """Return a registry with a service that prints COUNT lines, one that prints RATE lines a second, and codex."""
     return f"""\
 [services.printer]
 type = "command"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.booted import Sandbox, fetched, superuser, until
+from tests.system.booted import Sandbox, fetch_file, superuser_sql, until
 
 SECRETS = "/home/hive/.config/hivematrix/secrets"
 
@@ -21,12 +21,12 @@ def saved(demo: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     try:
         shown = demo.helmctl("backup", "key").out
         assert f"What opens them: {SECRETS}/backup-identity.txt" in shown
-        key = fetched(demo, f"{SECRETS}/backup-identity.txt", place / "key")
+        key = fetch_file(demo, f"{SECRETS}/backup-identity.txt", place / "key")
         demo("rm", f"{SECRETS}/backup-identity.txt")
         # As the timer does.
         demo("systemctl", "--user", "start", "helmd-backup.service")
         (made,) = json.loads(demo.helmctl("backup", "list", "--json").out)
-        yield fetched(demo, made["path"], place / Path(made["path"]).name), key
+        yield fetch_file(demo, made["path"], place / Path(made["path"]).name), key
     finally:
         demo.shell(f"rm -rf {SECRETS}/backup* .local/state/hivematrix/backups .local/state/hivematrix/last-backup.json")
         demo.helmctl("apply")
@@ -85,7 +85,7 @@ def test_an_archive_that_is_not_right_changes_nothing(demo: Sandbox, saved: tupl
     flipped[len(good) // 2] ^= 1
     other = subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stdout
     digest = "find .config/hivematrix suite -type f ! -name '*.pyc' | sort | xargs sha256sum | sha256sum"
-    before = demo.shell(digest).out, demo.status()["core"]["pid"], superuser(demo, "SELECT oid FROM pg_database")
+    before = demo.shell(digest).out, demo.status()["core"]["pid"], superuser_sql(demo, "SELECT oid FROM pg_database")
     for content, identity, said in (
         (bytes(flipped), key.read_text(), "the archive is damaged: a chunk of it was changed"),
         (good[:-1], key.read_text(), "the archive is damaged: a chunk of it was changed"),
@@ -101,6 +101,6 @@ def test_an_archive_that_is_not_right_changes_nothing(demo: Sandbox, saved: tupl
     assert before == (
         demo.shell(digest).out,
         demo.status()["core"]["pid"],
-        superuser(demo, "SELECT oid FROM pg_database"),
+        superuser_sql(demo, "SELECT oid FROM pg_database"),
     )
     demo.shell("rm archive")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.booted import Sandbox, superuser, until
+from tests.system.booted import Sandbox, superuser_sql, until
 
 HOME = "/home/hive"
 PLACE = f"{HOME}/commands"
@@ -105,8 +105,8 @@ def suite(demo: Sandbox) -> Iterator[Sandbox]:
     finally:
         demo.unregister()
         for name in ("migrates", "on-sqlite"):
-            superuser(demo, f'DROP DATABASE IF EXISTS "{name}"')
-            superuser(demo, f'DROP ROLE IF EXISTS "{name}"')
+            superuser_sql(demo, f'DROP DATABASE IF EXISTS "{name}"')
+            superuser_sql(demo, f'DROP ROLE IF EXISTS "{name}"')
         demo.shell(f"rm -rf {PLACE} {PLACE}-sqlite {TOOLS}")
 
 

@@ -35,7 +35,7 @@ def start_nexus(box: Sandbox) -> tuple[str, float]:
         # The interpreter that prints the time starts after helmctl has returned: the figure is an upper bound.
         clock = "python3 -Sc 'import time; print(time.clock_gettime(1))'"
         done = box.shell(f"helmctl start nexus; code=$?; {clock}; exit $code", timeout=240)
-        return done.err, float(done.out.strip()) - poller.first_good_answer()
+        return done.err, float(done.out.strip()) - poller.first_success()
     finally:
         poller.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helmd.model.units.hardening import ISOLATED, PROFILES
-from tests.system.booted import Sandbox, superuser, until
+from tests.system.booted import Sandbox, superuser_sql, until
 
 HOME = "/home/hive"
 SECRETS = f"{HOME}/.config/hivematrix/secrets"
@@ -69,8 +69,8 @@ def reports(demo: Sandbox) -> Iterator[dict[tuple[str, bool], dict[str, Any]]]:
         demo.unregister()
         demo.shell("rm -rf ~/asks-*")
         for name in OWN:
-            superuser(demo, f'DROP DATABASE IF EXISTS "{name}"')
-            superuser(demo, f'DROP ROLE IF EXISTS "{name}"')
+            superuser_sql(demo, f'DROP DATABASE IF EXISTS "{name}"')
+            superuser_sql(demo, f'DROP ROLE IF EXISTS "{name}"')
 
 
 @pytest.mark.parametrize(("level", "database"), KINDS)
@@ -131,12 +131,12 @@ def test_without_a_password_even_the_account_is_refused(demo: Sandbox, role: str
 
 def test_the_account_reaches_all_databases_by_the_password_file(demo: Sandbox) -> None:
     for database in DATABASES.split():
-        assert superuser(demo, "SELECT current_database()", database) == database
+        assert superuser_sql(demo, "SELECT current_database()", database) == database
     rights = "rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls"
     query = f"SELECT rolname FROM pg_roles WHERE ({rights}) AND rolname !~ '^pg_'"
-    assert superuser(demo, query) == "postgres"
+    assert superuser_sql(demo, query) == "postgres"
     public = "SELECT datname FROM pg_database WHERE has_database_privilege('public', oid, 'CONNECT')"
-    assert superuser(demo, public) == ""
+    assert superuser_sql(demo, public) == ""
 
 
 def test_no_secret_is_in_a_unit_a_command_line_or_the_journal(demo: Sandbox) -> None:

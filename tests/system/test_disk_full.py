@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.campaign import scaled
-from tests.system import printing, talking
+from tests.system import log_sources, printed_lines
 from tests.system.booted import Sandbox, until
 from tests.system.test_loss import health
 
@@ -94,11 +94,11 @@ def test_below_the_bound_entries_wait_in_the_journal(disk: SmallDisk) -> None:
     """Both daemons leave the store alone, say so, and take all the same; with space again they go on."""
     box = disk.box
     seconds = SECONDS + 10
-    (talker,) = talking.talkers(box, 1, int(RATE * seconds), RATE)
+    (talker,) = log_sources.register_talkers(box, 1, int(RATE * seconds), RATE)
     until(lambda: health(box)["checks"]["database"]["status"] == "healthy", PATIENCE)
     box.helmctl("start", talker.name)
     began = time.monotonic()
-    with talking.Posting(box, int(200 * seconds), 200) as posting:
+    with log_sources.Poster(box, int(200 * seconds), 200) as posting:
         until(lambda: talker.stored() > 0 and posting.source.stored() > 0, PATIENCE)
         disk.fill(7)
         until(lambda: "less than 10 %" in status(box), 30)
@@ -113,7 +113,7 @@ def test_below_the_bound_entries_wait_in_the_journal(disk: SmallDisk) -> None:
         until(lambda: talker.stored() > before[0], 30)
         repeated = posting.finish(PATIENCE)
     time.sleep(max(0.0, began + seconds - time.monotonic()))
-    talking.all_once([talker, posting.source], PATIENCE)
+    log_sources.check_each_stored_once([talker, posting.source], PATIENCE)
     print(f"paused at {before}, then all once; {repeated} batches posted again")
 
 
@@ -133,9 +133,9 @@ def test_full_without_a_bound(disk: SmallDisk) -> None:
     box("sed", "-i", setting, SETTINGS)
     box("systemctl", "--user", "reload", "helmd", "helmd-journal")
     seconds = SECONDS + 12
-    talkers = talking.talkers(box, 2, int(2 * RATE * seconds), 2 * RATE)
+    talkers = log_sources.register_talkers(box, 2, int(2 * RATE * seconds), 2 * RATE)
     until(lambda: health(box)["checks"]["database"]["status"] == "healthy", PATIENCE)
-    helm = {unit: printing.main_pid(box, unit) for unit in ("helmd", "helmd-journal")}
+    helm = {unit: printed_lines.main_pid(box, unit) for unit in ("helmd", "helmd-journal")}
     disk.fill(0.3)
     if disk.part:
         # Without space for its log PostgreSQL ends, and can't start again.
@@ -143,18 +143,18 @@ def test_full_without_a_bound(disk: SmallDisk) -> None:
         assert notified.code, "the log was to fill its disk"
     box.helmctl("start", *(talker.name for talker in talkers))
     began = time.monotonic()
-    with talking.Posting(box, int(200 * seconds), 200) as posting:
+    with log_sources.Poster(box, int(200 * seconds), 200) as posting:
         said = until(lambda: (text := status(box)).startswith("waiting") and text, 60)
         print(said)
         if disk.part:
             # More often than systemd lets a unit start within a minute by default.
-            until(lambda: printing.restarts(box, "helmd-postgres") > 5, 60)
+            until(lambda: printed_lines.restart_count(box, "helmd-postgres") > 5, 60)
         time.sleep(SECONDS)
-        print(f"{status(box)}; PostgreSQL restarted {printing.restarts(box, 'helmd-postgres')} times")
+        print(f"{status(box)}; PostgreSQL restarted {printed_lines.restart_count(box, 'helmd-postgres')} times")
         disk.free()
         repeated = posting.finish(PATIENCE)
     until(lambda: health(box)["checks"]["database"]["status"] == "healthy", PATIENCE)
     time.sleep(max(0.0, began + seconds - time.monotonic()))
-    talking.all_once([*talkers, posting.source], PATIENCE)
+    log_sources.check_each_stored_once([*talkers, posting.source], PATIENCE)
     print(f"all once; {repeated} batches posted again")
-    assert {unit: printing.main_pid(box, unit) for unit in helm} == helm, "Helm's daemons wait for their store"
+    assert {unit: printed_lines.main_pid(box, unit) for unit in helm} == helm, "Helm's daemons wait for their store"

@@ -15,7 +15,7 @@ import pytest
 
 from helmd.model.security.firewall import FIREWALL_KINDS
 from helmd.model.security.firewall_state import FirewallState, firewall_state_of
-from tests.system.booted import Done, Sandbox, until
+from tests.system.booted import CommandResult, Sandbox, until
 from tests.system.packaged import booted_machine
 
 NAME = "firewall"
@@ -115,7 +115,7 @@ class Firewalled:
     def __init__(self, box: Sandbox) -> None:
         self.box = box
 
-    def root(self, command: str, check: bool = True, timeout: float = 120) -> Done:
+    def root(self, command: str, check: bool = True, timeout: float = 120) -> CommandResult:
         return self.box.shell(command, root=True, check=check, timeout=timeout)
 
     def connect(self) -> None:
@@ -126,7 +126,7 @@ class Firewalled:
         self.box(*unit, "/usr/bin/python3", "/home/hive/listen.py", str(CUSTOM))
         until(lambda: self.reached("127.0.0.1") == ALL, 30)
 
-    def apply(self, words: str, check: bool = True) -> Done:
+    def apply(self, words: str, check: bool = True) -> CommandResult:
         return self.root(f"helmctl --account hive security apply {words}", check)
 
     def reached(self, *addresses: str) -> set[int]:

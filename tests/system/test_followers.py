@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from tests.campaign import scaled
-from tests.system import printing, talking
+from tests.system import log_sources, printed_lines
 from tests.system.booted import Sandbox
-from tests.system.printing import FAULTY
+from tests.system.printed_lines import FAULTY
 
 SECONDS = scaled(600.0, 10.0)
 RATE = 500
@@ -55,23 +55,23 @@ def ids_of(box: Sandbox, services: list[str]) -> tuple[int, str]:
 
 def test_two_writers_and_restless_followers(box: Sandbox) -> None:
     """helmd-journal and helmd write, clients go and come back with Last-Event-ID, both daemons are killed at times."""
-    talkers = talking.talkers(box, 2, int(RATE * SECONDS), RATE // 10, every=0.1)
+    talkers = log_sources.register_talkers(box, 2, int(RATE * SECONDS), RATE // 10, every=0.1)
     names = [talker.name for talker in talkers]
     posts = int(RATE * SECONDS)
-    chance = printing.chance()
-    followed = [*names, talking.poster_name()]
+    chance = printed_lines.seeded_random()
+    followed = [*names, log_sources.poster_name()]
     count = posts * 3
     within = SECONDS + PATIENCE
     following = Following(box, followed, count, within, CLIENTS=4, RESTLESS=1.5)
-    with following, talking.Posting(box, posts, RATE, name=followed[-1]) as posting:
+    with following, log_sources.Poster(box, posts, RATE, name=followed[-1]) as posting:
         began = time.monotonic()
         box.shell(f"systemctl --user start {' '.join(f'hivematrix-{name}' for name in names)}")
         while (left := began + SECONDS - 2 - time.monotonic()) > 0:
             time.sleep(min(left, chance.uniform(2, 6)))
-            printing.kill_main(box, chance.choice(("helmd", "helmd-journal")))
+            printed_lines.kill_main_process(box, chance.choice(("helmd", "helmd-journal")))
         posting.finish(PATIENCE)
         found = following.finish()
-    talking.all_once([*talkers, posting.source], PATIENCE)
+    log_sources.check_each_stored_once([*talkers, posting.source], PATIENCE)
     print(found)
     there, digest = ids_of(box, followed)
     assert there == count
@@ -82,13 +82,13 @@ def test_two_writers_and_restless_followers(box: Sandbox) -> None:
 
 def test_many_at_once_are_given_every_line(box: Sandbox) -> None:
     """1,000 lines a second to so many followers: none is notified that something was skipped."""
-    (talker,) = talking.talkers(box, 1, 1_000 * FLOOD, 50, every=0.05)
+    (talker,) = log_sources.register_talkers(box, 1, 1_000 * FLOOD, 50, every=0.05)
     with Following(box, [talker.name], talker.count, FLOOD + PATIENCE, CLIENTS=CLIENTS) as following:
         box.shell(f"systemctl --user start hivematrix-{talker.name}")
         began = time.monotonic()
         found = following.finish()
         print(f"{CLIENTS} followers of {talker.count:,} lines: {time.monotonic() - began:.1f} s")
-    talking.all_once([talker], PATIENCE)
+    log_sources.check_each_stored_once([talker], PATIENCE)
     there = ids_of(box, [talker.name])
     assert there[0] == talker.count
     for one in found:

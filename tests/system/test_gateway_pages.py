@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from helmd.model.identity.realm import PROBE_USER
-from tests.system.booted import Sandbox, superuser, until
+from tests.system.booted import Sandbox, superuser_sql, until
 from tests.system.browser import Browser, browser_in
 from tests.system.keycloak_admin import CONFIG, GATEWAY, Person, ask, log_in, person, session_of_owner
 from tests.system.test_peer_policy import changing, checked
@@ -141,14 +141,14 @@ def fill_in_login(browser: Browser, url: str, who: Person) -> None:
 
 def open_page(browser: Browser, who: Person) -> None:
     """Helm's page behind the gateway, by a login there."""
-    browser.forget()
+    browser.clear_cookies()
     fill_in_login(browser, HOME, who)
     browser.until_there("[data-theme-switch]:not([hidden])")
 
 
-def complaints(browser: Browser) -> list[str]:
+def console_messages(browser: Browser) -> list[str]:
     """What the console has about scripts and policies, but for the fonts."""
-    return [each for each in browser.complaints() if OF_ITS_STYLES not in each]
+    return [each for each in browser.console_messages() if OF_ITS_STYLES not in each]
 
 
 def theme(browser: Browser) -> str:
@@ -189,7 +189,7 @@ def test_what_the_gateway_adds_works_and_what_modules_add_does_not(demo: Sandbox
         browser.click("#sidebar-toggle")
         assert "collapsed" in browser.run("return document.getElementById('side-panel').className")
         browser.click("#sidebar-toggle")
-        said = complaints(browser)
+        said = console_messages(browser)
         assert [each for each in said if "Content Security Policy" in each or "Trusted" in each] == [], said
         for width in (900, 360):
             browser.size(width, 800)
@@ -207,7 +207,7 @@ def test_what_the_gateway_adds_works_and_what_modules_add_does_not(demo: Sandbox
             tried = f"const script = document.createElement('script'); {attempt}; document.body.append(script)"
             browser.run(f"try {{ {tried} }} catch (error) {{ }}")
         assert browser.run("return window.evil") is None
-        assert any("Content Security Policy" in each or "Trusted" in each for each in complaints(browser))
+        assert any("Content Security Policy" in each or "Trusted" in each for each in console_messages(browser))
 
 
 def cookies_that_came(browser: Browser, url: str) -> dict[str, str]:
@@ -229,7 +229,7 @@ def test_a_module_gets_no_cookie_of_helms_and_its_scripts_install_nothing(demo: 
         )
         assert note.code == 201, note
         try:
-            browser.forget()
+            browser.clear_cookies()
             browser.get(DIRECT)
             browser.until_there("#kc-login")
             begun = cookies_that_came(browser, f"{MODULE}/helm/login/callback/cookies")
@@ -266,7 +266,7 @@ def test_a_module_gets_no_cookie_of_helms_and_its_scripts_install_nothing(demo: 
             sent = "fetch(arguments[0], {method: 'POST', mode: 'no-cors', credentials: 'include', body: '{}'})"
             browser.run(f"return {sent}.then(() => 1, () => 1)", f"{DIRECT}api/modules/install")
         finally:
-            superuser(demo, f"DELETE FROM notes WHERE id = {note.json()['id']}", "codex_db")
+            superuser_sql(demo, f"DELETE FROM notes WHERE id = {note.json()['id']}", "codex_db")
         audit = json.loads(demo.helmctl("audit", "--json", "-n", "200").out)
         mine = [each for each in audit if each["who"] == who.name]
         assert len(mine) >= len(routes) and {each["result"] for each in mine} == {"refused"}
@@ -293,9 +293,9 @@ def test_a_gateway_that_restarts_is_looked_at_again_and_what_differs_by_user_sta
         assert 'the script that begins with “document.getElementById("side-panel").t…” differs by user' in greets
         assert learned(box)["injected"]["scripts"] == before["injected"]["scripts"]
         with person(box, "client") as who:
-            browser.complaints()
+            browser.console_messages()
             open_page(browser, who)
-            (said,) = complaints(browser)
+            (said,) = console_messages(browser)
             assert "inline script" in said and "Content Security Policy" in said
             assert browser.run("return document.getElementById('side-panel').title") == ""
             before_click = theme(browser)

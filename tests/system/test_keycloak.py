@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.system import printing
-from tests.system.booted import Done, Sandbox
+from tests.system import printed_lines
+from tests.system.booted import CommandResult, Sandbox
 from tests.system.keycloak_admin import REALM, SECRETS, Admin, ask, log_in, person
 
 NEXUS = "https://127.0.0.1:8443"
@@ -41,7 +41,7 @@ def kept(admin: Admin) -> Iterator[str]:
 
 def command_line(box: Sandbox) -> list[str]:
     """The arguments of the Keycloak that runs."""
-    pid = printing.main_pid(box, "hivematrix-keycloak")
+    pid = printed_lines.main_pid(box, "hivematrix-keycloak")
     return box("cat", f"/proc/{pid}/cmdline").out.rstrip("\0").split("\0")
 
 
@@ -108,14 +108,14 @@ def test_login_through_the_gateway(demo: Sandbox) -> None:
         assert ask(demo, notes, headers=(f"Cookie: {entered.cookie}",)).code == 401
 
 
-def psql(box: Sandbox, where: str, query: str = "SELECT current_user || ' in ' || current_database()") -> Done:
+def psql(box: Sandbox, where: str, query: str = "SELECT current_user || ' in ' || current_database()") -> CommandResult:
     """A query; WHERE are psql's options, which may hold shell."""
     return box.shell(f'psql --no-psqlrc --no-password -Atq {where} -c "$(cat)"', stdin=query, check=False)
 
 
 def database_uri(box: Sandbox, name: str) -> str:
     """The DSN in the environment of a running service."""
-    pid = printing.main_pid(box, f"hivematrix-{name}")
+    pid = printed_lines.main_pid(box, f"hivematrix-{name}")
     environment = box("cat", f"/proc/{pid}/environ").out.split("\0")
     (uri,) = (line.partition("=")[2] for line in environment if line.startswith("DATABASE_URL="))
     return uri

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from helmd.model.identity.realm import PROBE_USER
-from tests.system.booted import Done, Sandbox
+from tests.system.booted import CommandResult, Sandbox
 from tests.system.keycloak_admin import CONFIG, GATEWAY, KEYCLOAK, OWN_SECRET, SECRETS, Admin, Person, ask, log_in
 from tests.system.keycloak_admin import REALM as OF_THE_DEMO
 
@@ -116,12 +116,12 @@ class World:
     keeper: Admin
     temporary: str
     """The name of Keycloak's temporary admin, which set-up removes."""
-    said: list[Done] = field(default_factory=list)
+    said: list[CommandResult] = field(default_factory=list)
 
-    def setup(self, *words: str, **how: Any) -> Done:
+    def setup(self, *words: str, **how: Any) -> CommandResult:
         return self.box.helmctl("keycloak", "setup", *words, **how)
 
-    def status(self) -> Done:
+    def status(self) -> CommandResult:
         return self.box.helmctl("keycloak", "status", check=False)
 
     def realm(self, path: str = "") -> Any:
@@ -175,7 +175,7 @@ def temporary_admin(box: Sandbox) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def lost(demo: Sandbox) -> Done:
+def lost(demo: Sandbox) -> CommandResult:
     """The demo, whose Keycloak Helm has no access to any more, after a recover-admin that was killed."""
     own = Admin(demo)
     client = own("GET", f"/{OF_THE_DEMO}/clients?clientId=helm-admin").json()[0]["id"]
@@ -185,7 +185,7 @@ def lost(demo: Sandbox) -> Done:
 
 
 @pytest.fixture(scope="module")
-def world(demo: Sandbox, lost: Done) -> Iterator[World]:
+def world(demo: Sandbox, lost: CommandResult) -> Iterator[World]:
     """With an admin of the realm master of its own, made by the temporary one that recover-admin has left."""
     keeper = Admin(demo, f"keeper-{secrets.token_hex(4)}", secrets.token_urlsafe(12))
     make_admin(Admin(demo, *temporary_admin(demo)), keeper.name, keeper.password)

@@ -68,7 +68,7 @@ def test_the_owner_gets_in_while_everything_else_is_down(demo: Sandbox, browser:
         browser.get(demo.helmctl("dashboard").out.strip())
         browser.until_there(".helm-services")
         # The stream of events of the page that was open ended with the helmd that was stopped.
-        assert [each for each in browser.complaints() if not each.startswith(f"{HELM}api/events?")] == [
+        assert [each for each in browser.console_messages() if not each.startswith(f"{HELM}api/events?")] == [
             f"{HELM}login/once - Failed to load resource: the server responded with a status of 403 (Forbidden)"
         ]
     finally:
@@ -99,19 +99,19 @@ def test_pages_fit_any_width_and_follow_the_system(demo: Sandbox, browser: Brows
     browser.until(
         lambda driver: driver.execute_script("return document.querySelector('[data-clock]').textContent") != asked
     )
-    assert browser.text(".helm-live") == "live" and browser.complaints() == []
+    assert browser.text(".helm-live") == "live" and browser.console_messages() == []
     # Another origin of this host is the same site, and sends the cookie along; it may not use it.
     forged = "fetch('http://localhost:5004/helm/logout', {method: 'POST', mode: 'no-cors', credentials: 'include'})"
     browser.get("http://localhost:8080/")
     browser.run(f"return {forged}.then(() => 1, () => 1)")
     browser.get(HELM)
     assert browser.text(".helm-top__user").split() == ["hive", "admin"]
-    browser.complaints()
+    browser.console_messages()
 
 
 def log_in(browser: Browser, who: Person, start: str = HELM) -> None:
     """Opens START as nobody, and logs in where that leads to."""
-    browser.forget()
+    browser.clear_cookies()
     browser.get(start)
     browser.until_there("#kc-login")
     assert browser.url.startswith(f"{GATEWAY}/keycloak/realms/{REALM}/")
@@ -163,7 +163,7 @@ def test_each_role_logs_in_and_sees_what_it_may(
         assert fetched(browser, "/docs/api") == 200
         assert fetched(browser, "/api/tokens", "POST", TOKEN % who.name) == change
         assert fetched(browser, "/api/login-links", "POST") == 403, "that needs the unix socket"
-        browser.complaints()
+        browser.console_messages()
         # Keycloak knows the user now; the page of the gateway has the same content, and Helm's script runs there.
         browser.get(f"{GATEWAY}/helm/")
         browser.until_there(".helm-services")

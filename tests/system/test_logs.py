@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from helmd.model.suite.names import HELMD_UNIT, SOCKET_UNITS
-from tests.system import printing
+from tests.system import printed_lines
 from tests.system.booted import TOP, Sandbox, until
 
 AWAY = "helmd can't be reached; reading the journal instead\n"
@@ -35,10 +35,10 @@ def cat(box: Sandbox, *words: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def printed(demo: Sandbox) -> Iterator[printing.Printer]:
+def printed(demo: Sandbox) -> Iterator[printed_lines.Printer]:
     """A service that has printed 3,000 lines, which are stored."""
     try:
-        made = printing.register(demo, 3000, rate=3000)
+        made = printed_lines.register(demo, 3000, rate=3000)
         demo.helmctl("start", made.name)
         until(lambda: made.count() >= 3000, 60)
         yield made
@@ -46,7 +46,7 @@ def printed(demo: Sandbox) -> Iterator[printing.Printer]:
         demo.unregister()
 
 
-def test_store_and_journal_have_the_same_lines_in_the_same_order(demo: Sandbox, printed: printing.Printer) -> None:
+def test_store_and_journal_have_the_same_lines_in_the_same_order(demo: Sandbox, printed: printed_lines.Printer) -> None:
     every = [f"line {n}" for n in range(1, 3001)]
 
     def lines(*words: str) -> list[str]:
@@ -118,7 +118,7 @@ def test_a_store_that_lags_is_reported(demo: Sandbox) -> None:
 def test_followers_see_each_line_once_across_restarts_of_helmd(box: Sandbox) -> None:
     """Restarted, killed, and with its database away, while a line comes every five milliseconds."""
     count = 3000
-    printer = printing.register(box, count, rate=200)
+    printer = printed_lines.register(box, count, rate=200)
     box.helmctl("start", printer.name)
     follow = f"echo $$ >&2; exec helmctl logs -f -n 0 -o cat --stdout --since '5 min ago' {printer.name}"
     running = subprocess.Popen(
@@ -133,7 +133,7 @@ def test_followers_see_each_line_once_across_restarts_of_helmd(box: Sandbox) -> 
         time.sleep(3)
         box("systemctl", "--user", "restart", "helmd.service")
         time.sleep(2)
-        printing.kill_main(box, "helmd.service")
+        printed_lines.kill_main_process(box, "helmd.service")
         time.sleep(2)
         box("systemctl", "--user", "restart", "helmd-postgres.service")
         until(lambda: printer.count() >= count, 120, pause=0.5)
@@ -144,7 +144,7 @@ def test_followers_see_each_line_once_across_restarts_of_helmd(box: Sandbox) -> 
     seen = [text for text in out.splitlines() if text.startswith("line ")]
     first = int(seen[0].split()[1])
     assert first < count // 2
-    printing.compare(Counter(seen), Counter(f"line {n}" for n in range(first, count + 1)))
+    printed_lines.check_same_lines(Counter(seen), Counter(f"line {n}" for n in range(first, count + 1)))
     assert "skipped" not in err
 
 

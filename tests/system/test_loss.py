@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from tests.campaign import scaled
-from tests.system import printing, talking
+from tests.system import log_sources, printed_lines
 from tests.system.booted import Sandbox, until
 
 SECONDS = scaled(180.0, 18.0)
@@ -34,45 +34,45 @@ def sleep_until(instant: float) -> None:
 def test_kill_9_of_helm_loses_and_doubles_nothing(box: Sandbox) -> None:
     """Whatever services print and post, as fast as it goes, while helmd and helmd-journal die again and again."""
     count = int(BURST * SECONDS)
-    talkers = talking.talkers(box, TALKERS, count, BURST)
+    talkers = log_sources.register_talkers(box, TALKERS, count, BURST)
     names = [talker.name for talker in talkers]
     box.helmctl("start", *names)
     began = time.monotonic()
-    before = printing.lives(box, *names)
-    restarts = {unit: printing.restarts(box, unit) for unit in ("helmd", "helmd-journal")}
-    chance = printing.chance()
+    before = printed_lines.main_processes(box, *names)
+    restarts = {unit: printed_lines.restart_count(box, unit) for unit in ("helmd", "helmd-journal")}
+    chance = printed_lines.seeded_random()
     kills = sorted((chance.uniform(1, SECONDS - 2), unit) for unit in restarts for _ in range(KILLS))
     killed: dict[str, list[int]] = {unit: [] for unit in restarts}
-    with talking.Posting(box, int(POSTS * SECONDS), POSTS) as posting:
+    with log_sources.Poster(box, int(POSTS * SECONDS), POSTS) as posting:
         for instant, unit in kills:
             sleep_until(began + instant)
-            killed[unit].append(printing.kill_main(box, unit))
+            killed[unit].append(printed_lines.kill_main_process(box, unit))
         print(f"killed within {time.monotonic() - began:.1f} s: {killed}")
         repeated = posting.finish(CATCH_UP)
     sleep_until(began + SECONDS)
     ended = time.monotonic()
-    talking.all_once([*talkers, posting.source], CATCH_UP)
+    log_sources.check_each_stored_once([*talkers, posting.source], CATCH_UP)
     print(f"{count * TALKERS:,} entries printed, {posting.source.count:,} posted ({repeated} batches again)")
     print(f"seen to be stored once each {time.monotonic() - ended:.1f} s after the last was due")
-    assert printing.lives(box, *names) == before, "a service has noticed"
+    assert printed_lines.main_processes(box, *names) == before, "a service has noticed"
     for unit, pids in killed.items():
         assert len(set(pids)) == KILLS, f"{unit}: {pids}"
-        assert printing.restarts(box, unit) - restarts[unit] == KILLS, unit
+        assert printed_lines.restart_count(box, unit) - restarts[unit] == KILLS, unit
     until(lambda: box("systemctl", "--user", "is-active", *killed, check=False).out.split() == ["active", "active"], 60)
 
 
 def test_postgresql_away_loses_and_doubles_nothing(box: Sandbox) -> None:
     """The log store's PostgreSQL is stopped for a while, and later killed: helmd says so and stays."""
     seconds = OUTAGE + 14
-    talkers = talking.talkers(box, 2, int(500 * seconds), 500)
-    printer, other = printing.register(box, int(500 * seconds), rate=500), printing.register(box, 1)
+    talkers = log_sources.register_talkers(box, 2, int(500 * seconds), 500)
+    printer, other = printed_lines.register(box, int(500 * seconds), rate=500), printed_lines.register(box, 1)
     names = [printer.name, *(talker.name for talker in talkers)]
     until(lambda: health(box)["checks"]["database"]["status"] == "healthy", 60)
     box.helmctl("start", *names)
     began = time.monotonic()
-    before = printing.lives(box, *names)
-    helm = {unit: printing.main_pid(box, unit) for unit in ("helmd", "helmd-journal")}
-    with talking.Posting(box, int(200 * seconds), 200) as posting:
+    before = printed_lines.main_processes(box, *names)
+    helm = {unit: printed_lines.main_pid(box, unit) for unit in ("helmd", "helmd-journal")}
+    with log_sources.Poster(box, int(200 * seconds), 200) as posting:
         sleep_until(began + 4)
         box("systemctl", "--user", "stop", "helmd-postgres")
         stopped = time.monotonic()
@@ -93,17 +93,17 @@ def test_postgresql_away_loses_and_doubles_nothing(box: Sandbox) -> None:
         finally:
             box("systemctl", "--user", "start", "helmd-postgres")
         sleep_until(max(began + seconds - 4, time.monotonic() + 1))
-        killed = printing.kill_main(box, "helmd-postgres")
+        killed = printed_lines.kill_main_process(box, "helmd-postgres")
         repeated = posting.finish(CATCH_UP)
     sleep_until(began + seconds)
     printed = time.monotonic()
-    talking.all_once([*talkers, posting.source], CATCH_UP)
+    log_sources.check_each_stored_once([*talkers, posting.source], CATCH_UP)
     until(lambda: printer.count() >= 500 * seconds, CATCH_UP)
-    printing.compare(printer.stored(), printing.lines(int(500 * seconds)))
+    printed_lines.check_same_lines(printer.stored(), printed_lines.numbered_lines(int(500 * seconds)))
     print(f"{repeated} batches posted again; all stored once {time.monotonic() - printed:.1f} s after the last was due")
-    assert killed != printing.main_pid(box, "helmd-postgres")
-    assert printing.lives(box, *names) == before, "a service has noticed"
-    assert {unit: printing.main_pid(box, unit) for unit in helm} == helm, "Helm's daemons wait for their store"
+    assert killed != printed_lines.main_pid(box, "helmd-postgres")
+    assert printed_lines.main_processes(box, *names) == before, "a service has noticed"
+    assert {unit: printed_lines.main_pid(box, unit) for unit in helm} == helm, "Helm's daemons wait for their store"
     until(lambda: other.stored() == Counter({"line 1": 2}), 60)
     until(lambda: {health(box)["checks"][name]["status"] for name in ("database", "journal")} == {"healthy"}, 60)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaign import FULL
-from tests.system.booted import TOP, Sandbox, fetched, until
+from tests.system.booted import TOP, Sandbox, fetch_file, until
 from tests.system.keycloak_admin import log_in, person
 from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine
 
@@ -67,9 +67,9 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
     lines = machine.sql(stored)
     machine.root("helmctl backup key")
     made = json.loads(machine.root("helmctl backup create --json").out)
-    archive = fetched(machine, made["path"], tmp_path / "archive", root=True)
+    archive = fetch_file(machine, made["path"], tmp_path / "archive", root=True)
     secrets = f"{HOME}/.config/hivematrix/secrets"
-    key = fetched(machine, f"{secrets}/backup-identity.txt", tmp_path / "key", root=True).read_text()
+    key = fetch_file(machine, f"{secrets}/backup-identity.txt", tmp_path / "key", root=True).read_text()
     password = machine.root(f"cat {secrets}/codex.env").out
     # All is lost: the account, its home, its programs.
     uid = machine.uid
@@ -77,15 +77,14 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
         f"loginctl disable-linger {ACCOUNT}; systemctl stop user@{uid}; rm -rf /opt/suite /etc/hivematrix/account"
     )
     machine.root(f"deluser --remove-home {ACCOUNT}")
-    assert not machine.there(str(HOME), "/opt/suite")
+    assert not machine.existing(str(HOME), "/opt/suite")
     machine.script("copy", "--root", str(archive), "/opt/archive")
     machine.root("chmod 644 /opt/archive")
     restore = f"helmctl restore /opt/archive --identity - --account {ACCOUNT}"
     # Where the account can't write it says so, before anything else is done.
     refused = machine("sh", "-c", restore, root=True, stdin=key, check=False)
-    assert (
-        refused.code == 1 and "/opt can't be written" in refused.err and not machine.there(f"{HOME}/.config/hivematrix")
-    )
+    assert refused.code == 1 and "/opt can't be written" in refused.err
+    assert not machine.existing(f"{HOME}/.config/hivematrix")
     machine.root(f"install -d -o {ACCOUNT} /opt/suite /opt/suite/codex")
     state = f"{HOME}/.local/state/hivematrix/restore.json"
     interrupted = (
@@ -93,7 +92,7 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
         " sleep 0.5; kill -9 -$!; wait $!"
     )
     killed = machine("sh", "-c", interrupted, root=True, stdin=key, check=False)
-    assert killed.code in (-9, 137) and machine.there(state)
+    assert killed.code in (-9, 137) and machine.existing(state)
     done = machine("sh", "-c", restore, root=True, stdin=key)
     assert "go on with the restore of this archive that was interrupted" in done.err
     until(lambda: set(machine.suite().values()) == {"healthy"}, 60)
@@ -101,7 +100,7 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
     assert re.findall("PASSWORD=.*", password) == re.findall(
         "PASSWORD=.*", machine.root(f"cat {secrets}/codex.env").out
     )
-    assert not machine.there(state, f"{secrets}/backup-identity.txt")
+    assert not machine.existing(state, f"{secrets}/backup-identity.txt")
     assert int(lines.partition("|")[0]) > 0 and machine.sql(stored) == lines
     assert machine.sql("SELECT owner, name FROM log_views") == "account x|kept"
     until(lambda: int(machine.sql("SELECT max(id) FROM log_entries")) > int(last), 60)
@@ -111,7 +110,9 @@ def test_a_suite_comes_back(machine: Machine, tmp_path: Path) -> None:
     replaced = machine("sh", "-c", f"{restore} --replace", root=True, stdin=key)
     assert ask("SELECT n FROM kept") == "7" and "the suite that is here is saved in" in replaced.err
     assert len(machine.root(f"ls {HOME}/.local/state/hivematrix/backups").out.split()) == 1
-    assert machine.there(*machine.root(f"ls -d {HOME}/.local/state/hivematrix/replaced-*/postgres-suite").out.split())
+    assert machine.existing(
+        *machine.root(f"ls -d {HOME}/.local/state/hivematrix/replaced-*/postgres-suite").out.split()
+    )
 
 
 if FULL:
@@ -124,8 +125,8 @@ if FULL:
             box.helmctl("backup", "key")
             box.register("drill", '[services.keycloak]\nbackup = "whole"\n')
             made = json.loads(box.helmctl("backup", "create", "--json", timeout=600).out)
-            archive = fetched(box, made["path"], tmp_path / "archive")
-            key = fetched(box, f"{SECRETS}/backup-identity.txt", tmp_path / "key")
+            archive = fetch_file(box, made["path"], tmp_path / "archive")
+            key = fetch_file(box, f"{SECRETS}/backup-identity.txt", tmp_path / "key")
             box.shell(
                 f"rm -rf {SECRETS}/backup* .local/state/hivematrix/backups .local/state/hivematrix/last-backup.json"
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.booted import Sandbox, superuser, until
+from tests.system.booted import Sandbox, superuser_sql, until
 from tests.system.test_jobs import api
 
 NAME = "desk"
@@ -121,7 +121,7 @@ def state(box: Sandbox) -> dict[str, str]:
     return {
         "files": box.shell(files).out,
         "settings": box.shell(f"sha256sum {settings}").out,
-        "rows": superuser(box, f"SELECT * FROM notes ORDER BY 1; {SCHEMA}; {facts}", DATABASE),
+        "rows": superuser_sql(box, f"SELECT * FROM notes ORDER BY 1; {SCHEMA}; {facts}", DATABASE),
         "answer": ask(box, "/version"),
         "health": box.status(NAME)[NAME]["state"],
     }
@@ -301,6 +301,6 @@ def test_removed_without_a_trace(machine: Sandbox) -> None:
         check=False,
     ).out
     assert not left, left
-    names = superuser(machine, "SELECT datname FROM pg_database UNION ALL SELECT rolname FROM pg_roles")
+    names = superuser_sql(machine, "SELECT datname FROM pg_database UNION ALL SELECT rolname FROM pg_roles")
     assert "desk" not in names
     assert machine("systemctl", "--user", "cat", "hivematrix-desk", check=False).code

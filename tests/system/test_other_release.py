@@ -14,7 +14,7 @@ import pytest
 from scripts.sandboxlib.place import DEFAULT_RELEASE
 from tests.system.booted import RELEASE, Sandbox, until
 from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine, printing_suite
-from tests.system.printing import compare, lines
+from tests.system.printed_lines import check_same_lines, numbered_lines
 from tests.system.test_hardening import EFFECTS, LEVELS
 
 NAME = "otherrelease"
@@ -147,7 +147,7 @@ def test_what_was_killed_comes_back(running: Machine) -> None:
 def test_every_line_is_stored_once(running: Machine) -> None:
     """helmd-journal was killed meanwhile."""
     until(lambda: int(printed(running, "count(*)")) >= LINES, 60)
-    compare(Counter(printed(running, "message").splitlines()), lines(LINES))
+    check_same_lines(Counter(printed(running, "message").splitlines()), numbered_lines(LINES))
 
 
 def test_after_a_reboot_it_is_healthy_again(rebooted: Machine) -> None:

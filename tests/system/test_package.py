@@ -15,7 +15,7 @@ import pytest
 
 from tests.system.booted import TOP, run, until
 from tests.system.packaged import ACCOUNT, HOME, Machine, booted_machine
-from tests.system.printing import Printer, compare, lines
+from tests.system.printed_lines import Printer, check_same_lines, numbered_lines
 
 NAME = "pkgtest"
 SHARE = "/usr/share/hivematrix-helm"
@@ -206,7 +206,7 @@ def test_accounts_that_can_own_no_suite_are_left_alone(installed: Machine, name:
     done = installed.root(f"helmctl setup --account {name}", check=False)
     assert done.code == 2 and f"{name} can't own a suite" in done.err, done.text
     assert "systemd-journal" not in installed.root(f"id -Gn {name}").out.split()
-    assert installed.there("/etc/hivematrix/account", f"/var/lib/systemd/linger/{name}") == set()
+    assert installed.existing("/etc/hivematrix/account", f"/var/lib/systemd/linger/{name}") == set()
 
 
 def test_rate_limit_is_raised_for_an_account_by_the_command_that_doctor_prints(installed: Machine) -> None:
@@ -232,7 +232,7 @@ def test_rate_limit_is_raised_for_an_account_by_the_command_that_doctor_prints(i
 def test_set_up_makes_an_account_that_owns_the_suite(set_up: Machine) -> None:
     assert set_up.uid < 1000
     assert "systemd-journal" in set_up.root(f"id -Gn {ACCOUNT}").out.split()
-    present = set_up.there(f"/var/lib/systemd/linger/{ACCOUNT}", "/etc/hivematrix/account", *DATA)
+    present = set_up.existing(f"/var/lib/systemd/linger/{ACCOUNT}", "/etc/hivematrix/account", *DATA)
     assert present == {f"/var/lib/systemd/linger/{ACCOUNT}", "/etc/hivematrix/account", *DATA}
     assert set_up.root(f"stat -c '%U %a' {DATA[0]}").out == f"{ACCOUNT} 700\n"
     assert set_up.systemctl("is-enabled", "hivematrix.target", *UNTOUCHED, *DAEMONS).split() == ["enabled"] * 8
@@ -287,7 +287,7 @@ def test_lines_printed_during_the_upgrade_are_stored_once(set_up: Machine) -> No
     printer = Printer(set_up, "printer")
     until(lambda: printer.count() >= printed, 60)
     stored = printer.stored()
-    compare(stored, lines(stored.total()))
+    check_same_lines(stored, numbered_lines(stored.total()))
 
 
 def test_remove_stops_the_suite_and_says_so(removed: Machine) -> None:
@@ -298,7 +298,7 @@ def test_remove_stops_the_suite_and_says_so(removed: Machine) -> None:
     # Going back, they start what is stopped.
     assert removed.root(f"cd {HOME} && cat {' '.join(CHANGING)}").out.split() == ["active", "active"]
     assert not set(line.split()) & {f"{unit}.service" for unit in CHANGING}
-    assert removed.there(SHARE, "/usr/bin/helmctl", "/usr/share/man/man1/helmctl.1.gz") == set()
+    assert removed.existing(SHARE, "/usr/bin/helmctl", "/usr/share/man/man1/helmctl.1.gz") == set()
 
 
 def test_remove_leaves_configuration_and_data(removed: Machine) -> None:
@@ -310,7 +310,7 @@ def test_remove_leaves_configuration_and_data(removed: Machine) -> None:
         "/etc/hivematrix/account",
         "/opt/suite/codex/run.py",
     }
-    assert removed.there(*kept) == kept
+    assert removed.existing(*kept) == kept
 
 
 def test_what_is_still_enabled_does_not_fail_without_the_package(removed: Machine) -> None:
@@ -332,7 +332,8 @@ def test_reinstall_brings_back_what_ran(reinstalled: Machine) -> None:
 def test_purge_unattended_keeps_data_and_says_where(purged: Machine) -> None:
     (line,) = [line for line in purged.said["purge"].splitlines() if "data stays" in line]
     assert set(DATA) <= set(line.split()), line
-    assert purged.there(*DATA, f"{DATA[2]}/postgres-helm/PG_VERSION") == {*DATA, f"{DATA[2]}/postgres-helm/PG_VERSION"}
+    kept = {*DATA, f"{DATA[2]}/postgres-helm/PG_VERSION"}
+    assert purged.existing(*kept) == kept
     assert purged.root(f"id {ACCOUNT}").code == 0
 
 
@@ -340,7 +341,7 @@ def test_purge_leaves_nothing_else(purged: Machine) -> None:
     units = f"{HOME}/.local/share/systemd {HOME}/.config/systemd"
     left = purged.root(f"find {units} -name '*hivematrix*' -o -name 'helmd*'", check=False).out
     assert left == ""
-    assert purged.there(SHARE, "/etc/hivematrix", "/run/hivematrix-helm.stopped") == set()
+    assert purged.existing(SHARE, "/etc/hivematrix", "/run/hivematrix-helm.stopped") == set()
     assert purged.root("ls -d /etc/systemd/system/user@*", check=False).out == ""
     assert purged.systemctl("list-units", "--all", "--plain", "--no-legend", "hivematrix*.*", "helmd*") == ""
     done = purged.script("reboot")
@@ -360,12 +361,12 @@ def test_data_that_was_kept_serves_again(purged: Machine) -> None:
 
 def test_purge_with_the_data_leaves_nothing(purged: Machine) -> None:
     """The admin says yes to debconf's question. What is installed, if no test before has done it."""
-    if SHARE not in purged.there(SHARE):
+    if SHARE not in purged.existing(SHARE):
         purged.apt("install /root/second.deb")
         purged.root(f"helmctl setup --account {ACCOUNT}")
     uid = purged.uid
     purged.root("echo hivematrix-helm hivematrix-helm/remove-data boolean true | debconf-set-selections")
     purged.apt("purge hivematrix-helm")
     assert purged.root(f"id {ACCOUNT}", check=False).code == 1
-    assert purged.there(str(HOME), "/etc/hivematrix", SHARE, f"/var/lib/systemd/linger/{ACCOUNT}") == set()
+    assert purged.existing(str(HOME), "/etc/hivematrix", SHARE, f"/var/lib/systemd/linger/{ACCOUNT}") == set()
     assert purged.root(f"ps -o pid= -u {uid}", check=False).out == ""

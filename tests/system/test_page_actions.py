@@ -45,12 +45,12 @@ def fails(page: Dashboard, name: str, fill: Mapping[str, str] | None = None, *, 
         browser.until_there("dialog[open] .helm-steps__item", 30)
         browser.until_there("dialog[open] button[type=submit]")
         assert len(browser.text("dialog[open] .helm-steps")) > 15, "says what it will do"
-        page.readable(name)
+        page.check_dialog(name)
         for selector, text in (fill or {}).items():
             browser.type(f"dialog[open] {selector}", text)
         browser.click("dialog[open] button[type=submit]")
     browser.until_there("dialog[open] .helm-ending--error", 30)
-    page.readable(name)
+    page.check_dialog(name)
     said = browser.text("dialog[open] .helm-dialog__body")
     assert browser.run("return document.querySelector('dialog[open]').contains(document.activeElement)")
     assert browser.text("dialog[open] .helm-ending--error").endswith("."), said
@@ -65,14 +65,14 @@ def shown(page: Dashboard, name: str, opener: str) -> None:
     page.browser.until_there(opener)
     page.browser.click(opener)
     page.browser.until_there("dialog[open], :popover-open")
-    page.readable(name)
+    page.check_dialog(name)
     page.press("Escape")
     page.browser.until(lambda driver: not driver.find_elements("css selector", "dialog[open], :popover-open"))
 
 
 @pytest.fixture
 def page(dashboard: Dashboard) -> Dashboard:
-    dashboard.complaints()
+    dashboard.console_messages()
     return dashboard
 
 
@@ -87,20 +87,20 @@ def test_services(page: Dashboard) -> None:
     plant(page, {"text": "stop", "action": "service", "verb": "stop", "services": "ticker nosuch"})
     assert "nosuch" in fails(page, name, plan=False)
     assert page.box.status("ticker")["ticker"]["status"] == "running", "of several, none is stopped"
-    page.complaints()
+    page.console_messages()
     plant(page, {"text": "stop", "action": "service", "verb": "stop", "services": "ticker"})
     page.browser.click("#planted button")
     page.browser.until_there("dialog[open] .helm-steps__item")
-    page.readable(name)
+    page.check_dialog(name)
     page.press("Escape")
     shown(page, "overview.js: Actions for ${name}", "#service-ticker [data-menu]")
     shown(page, "table.js: Columns", "[data-table-columns]")
     shown(page, "palette.js: Search", "[data-palette]")
     page.press("?")
     page.browser.until_there("dialog[open]")
-    page.readable("keys.js: Keys")
+    page.check_dialog("keys.js: Keys")
     page.press("Escape")
-    assert page.complaints() == []
+    assert page.console_messages() == []
 
 
 def test_modules(page: Dashboard) -> None:
@@ -122,7 +122,7 @@ def test_modules(page: Dashboard) -> None:
     plant(page, {"text": "check", "check": ""})
     shown(page, "modules.js: Check for updates", "#planted button")
     shown(page, "modules.js: Install from git", "[data-install='']")
-    page.complaints()
+    page.console_messages()
 
 
 def test_who_has_logged_in_long_ago_is_asked_to_do_so_again(page: Dashboard) -> None:
@@ -137,8 +137,8 @@ def test_who_has_logged_in_long_ago_is_asked_to_do_so_again(page: Dashboard) -> 
         said = fails(page, "modules.js: Check for updates")
         assert "needs a login at Helm itself within the last 10 minutes" in said and "Log in again" in said
     finally:
-        page.forget_owner()
-    page.complaints()
+        page.forget_owner_session()
+    page.console_messages()
 
 
 def test_findings_and_jobs(page: Dashboard) -> None:
@@ -152,7 +152,7 @@ def test_findings_and_jobs(page: Dashboard) -> None:
     request = {"text": "do", "action": "request", "method": "POST", "plan": "What it would do is said here"}
     plant(page, {**request, "title": "Cancel this job", "url": "/helm/api/jobs/nosuch/cancel"})
     assert "nosuch" in fails(page, "job.html: Cancel this job")
-    page.complaints()
+    page.console_messages()
 
 
 def test_backups(page: Dashboard) -> None:
@@ -166,7 +166,7 @@ def test_backups(page: Dashboard) -> None:
     said = fails(page, "jobs.html: Make a backup")
     assert "no key for backups" in said and "helmctl backup key" in said
     assert box.shell(f"ls -A {where}", check=False).out == before
-    assert page.complaints() == []
+    assert page.console_messages() == []
 
 
 def test_views(page: Dashboard) -> None:
@@ -229,7 +229,7 @@ def test_views(page: Dashboard) -> None:
         assert name not in tabs()
     finally:
         box.sql(f"DELETE FROM log_views WHERE name LIKE '{name}%'")
-    page.complaints()
+    page.console_messages()
 
 
 USERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -253,4 +253,4 @@ def test_users(page: Dashboard) -> None:
     for verb, (name, facts) in USERS.items():
         plant(page, {"text": verb, "userDo": verb, **facts}, user=GONE, username="nobody")
         assert "no user" in fails(page, name, {"[name=firstName]": "C"} if verb == "edit" else None).lower()
-    page.complaints()
+    page.console_messages()

@@ -38,14 +38,14 @@ def test_what_is_done_and_refused_is_there_at_once(pages: Dashboard, demo: Sandb
     has(pages, f"because {HOSTILE}")
     row = pages.browser.texts('[data-live-part="audit"] tbody tr')[0]
     assert "restart" in row and "ticker" in row and "done" in row and "hive" in row
-    pages.become("technician")
+    pages.log_in_as("technician")
     who = pages.person("technician").name
     pages.browser.get("http://localhost:5004/helm/")
     answer = pages.browser.run(
         "return fetch('/helm/api/services/ticker/stop', {method: 'POST'}).then((answer) => answer.status)"
     )
     assert answer == 403
-    pages.complaints()
+    pages.console_messages()
     pages.open(f"audit?who={who}&result=refused")
     has(pages, "Stop a service")
     assert "POST /api/services/{name}/stop" in table(pages) and "requires role" in table(pages)
@@ -77,7 +77,7 @@ def test_what_was_cut_off_is_fetched_again(pages: Dashboard, demo: Sandbox) -> N
     demo.helmctl("restart", "ticker", "--reason", reason)
     has(pages, reason)
     assert pages.browser.run("return window.cut") == 1
-    assert pages.complaints() == []
+    assert pages.console_messages() == []
 
 
 SLOW = """
@@ -100,7 +100,7 @@ def test_what_always_takes_longer_than_the_limit_is_given_longer(pages: Dashboar
     demo.helmctl("restart", "ticker", "--reason", reason)
     has(pages, reason)
     assert pages.browser.run("return window.limits.includes(24000)")
-    assert pages.complaints() == []
+    assert pages.console_messages() == []
 
 
 def test_filters_are_in_the_url(pages: Dashboard) -> None:
@@ -117,7 +117,7 @@ def test_filters_are_in_the_url(pages: Dashboard) -> None:
     assert browser.run("return document.querySelector('[data-time=start]').value").startswith("2100-01-01")
     pages.open("audit?start=nonsense")
     assert browser.text("[role=alert]").startswith("Start_time") or "start" in browser.text("[role=alert]").lower()
-    assert pages.complaints() == []
+    assert pages.console_messages() == []
 
 
 def test_copied_as_csv_and_json(pages: Dashboard) -> None:
@@ -136,10 +136,10 @@ def test_other_roles_have_no_audit_trail(pages: Dashboard) -> None:
     assert "Audit" not in pages.browser.texts(".helm-rail__item")
     pages.browser.get("http://localhost:5004/helm/audit")
     assert "equires role" in pages.browser.text("main")
-    pages.complaints()
+    pages.console_messages()
 
 
 def test_behind_the_gateway(pages: Dashboard) -> None:
     pages.open_behind_gateway("audit?service=ticker")
     assert "restart" in table(pages)
-    pages.complaints()
+    pages.console_messages()

@@ -24,7 +24,7 @@ def test_what_is_not_there_or_not_allowed(dashboard: Dashboard) -> None:
     browser = dashboard.browser
     dashboard.open("nothing/<b>here", "technician")
     assert "There is no such page" in shown(dashboard)
-    dashboard.fits()
+    dashboard.check_width()
     assert dashboard.violations() == []
     browser.get(f"{HELM}security")
     assert "You may not open this" in shown(dashboard) and "role 'admin'" in shown(dashboard)
@@ -39,11 +39,11 @@ def test_what_is_not_there_or_not_allowed(dashboard: Dashboard) -> None:
     assert "You may not open this" in shown(dashboard)
     dashboard.open("jobs/20200101-000000-aaaaaa", "owner")
     assert "There is no such job" in shown(dashboard)
-    dashboard.complaints()
+    dashboard.console_messages()
 
 
 def test_jobs_are_followed_live_and_cancelled(demo: Sandbox, dashboard: Dashboard) -> None:
-    dashboard.complaints()
+    dashboard.console_messages()
     dashboard.open("jobs", "owner")
     browser = dashboard.browser
     assert "Backups" in shown(dashboard)
@@ -64,14 +64,14 @@ def test_jobs_are_followed_live_and_cancelled(demo: Sandbox, dashboard: Dashboar
         dashboard.press("Escape")
         browser.until(lambda driver: "cancelled by" in driver.find_element(By.CSS_SELECTOR, "main").text)
         until(lambda: api(demo, "GET", f"/api/jobs/{job}")[1]["state"] == "cancelled", 30)
-        dashboard.fits()
+        dashboard.check_width()
         assert dashboard.violations() == []
     finally:
         demo.unregister()
     dashboard.open("jobs", "owner")
-    dashboard.fits()
+    dashboard.check_width()
     assert dashboard.violations() == []
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
     dashboard.screenshots("jobs")
 
 
@@ -164,7 +164,7 @@ def test_hostile_text_is_text_and_no_page_asks_another_host(demo: Sandbox, hosti
         of_scripts = browser.do(lambda: browser.driver.execute_async_script(WRITTEN_OUT))
         characters = [(code, without_unseen(chr(code))) for code in range(sys.maxunicode + 1)]
         assert of_scripts == [[code, shown] for code, shown in characters if shown != chr(code)]
-        assert page.complaints() == []
+        assert page.console_messages() == []
         events = [
             json.loads(each["message"])["message"] for each in browser.do(lambda: browser.driver.get_log("performance"))
         ]

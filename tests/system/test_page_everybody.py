@@ -12,7 +12,7 @@ from tests.campaign import FULL
 from tests.system.booted import Sandbox
 from tests.system.dashboard import BEHIND_GATEWAY, HELM, Dashboard
 from tests.system.keycloak_admin import REALM, Admin
-from tests.system.pictures import differences, main_of, pictures
+from tests.system.page_images import differences, main_html, page_images
 from tests.system.test_page_logs import PAGE, loaded, post
 
 PATHS = (
@@ -99,7 +99,7 @@ return [`${name.trim().replace(/\\s+/g, " ").slice(0, 80)}`, shows(each) || (aro
 
 @pytest.fixture(autouse=True)
 def fresh(dashboard: Dashboard) -> Iterator[None]:
-    dashboard.complaints()
+    dashboard.console_messages()
     yield
     dashboard.browser.size(1440, 900)
 
@@ -166,7 +166,7 @@ def test_every_page_can_be_read_by_everybody(dashboard: Dashboard) -> None:
         emulate(dashboard, 1440, 900, prefers_reduced_motion="reduce")
         wrong += [f"{path} moves: {each}" for each in browser.run(MOVES)]
     assert wrong == []
-    assert [each for each in dashboard.complaints() if "nosuch" not in each] == []
+    assert [each for each in dashboard.console_messages() if "nosuch" not in each] == []
 
 
 def test_behind_the_gateway_everything_looks_the_same(dashboard: Dashboard) -> None:
@@ -199,15 +199,15 @@ def test_behind_the_gateway_everything_looks_the_same(dashboard: Dashboard) -> N
             loaded(dashboard)
             browser.until_there("[data-logs-rows] .helm-line")
             browser.until_there(".helm-facet__name")
-        mains[path] = main_of(browser)
+        mains[path] = main_html(browser)
     themes = ("light", "dark") if FULL else ("light",)
-    seen_there = {theme: pictures(browser, f"{BEHIND_GATEWAY}jobs", 1440, mains, theme) for theme in themes}
-    dashboard.become("admin")
+    seen_there = {theme: page_images(browser, f"{BEHIND_GATEWAY}jobs", 1440, mains, theme) for theme in themes}
+    dashboard.log_in_as("admin")
     here = looks(HELM, width)
-    seen_here = {theme: pictures(browser, f"{HELM}jobs", width, mains, theme) for theme in themes}
+    seen_here = {theme: page_images(browser, f"{HELM}jobs", width, mains, theme) for theme in themes}
     # What is a difference: letters that are a twentieth of a pixel further apart.
     wider = {"": mains[""].replace("</main>", "<style>main * { letter-spacing: 0.05px !important; }</style></main>")}
-    wider = pictures(browser, f"{HELM}jobs", width, wider, "light")
+    wider = page_images(browser, f"{HELM}jobs", width, wider, "light")
     different = []
     for path in paths:
         (look, _), (other, _) = here[path], there[path]
@@ -217,7 +217,7 @@ def test_behind_the_gateway_everything_looks_the_same(dashboard: Dashboard) -> N
             pairs = [pair for pair in zip(look[name], other[name], strict=True) if pair[0] != pair[1]]
             different += [f"{path}: {name}: {one} there {two}" for one, two in pairs]
     assert different == []
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
     assert len(differences(browser, wider, seen_here["light"])) == 1
     found = {theme: differences(browser, seen_here[theme], seen_there[theme]) for theme in themes}
     assert not any(found.values()), found
@@ -393,4 +393,4 @@ def test_ten_tasks_by_keyboard_alone(dashboard: Dashboard, demo: Sandbox) -> Non
     finally:
         demo.helmctl("users", "delete", user, check=False)
     assert made["email"] == f"{user}@example.org"
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []

@@ -13,7 +13,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from tests.campaign import FULL, lasting, scaled
-from tests.system import printing
+from tests.system import printed_lines
 from tests.system.booted import Sandbox, until
 from tests.system.dashboard import HELM, Dashboard
 from tests.system.test_jobs import SOCKET
@@ -118,7 +118,7 @@ def test_filters_by_click_and_by_typing_give_what_the_store_has(
     demo: Sandbox, dashboard: Dashboard, posted: str
 ) -> None:
     browser, mine = dashboard.browser, f"service_name = '{posted}'"
-    dashboard.complaints()
+    dashboard.console_messages()
     show(dashboard, f"service:{posted}")
     assert ids(dashboard) == stored(demo, mine)
     assert browser.run(f"return {PAGE}.total") == 300
@@ -167,8 +167,8 @@ def test_filters_by_click_and_by_typing_give_what_the_store_has(
     browser.until_there("[data-logs-notice]:not([hidden])")
     assert "there is no field" in browser.text("[data-logs-notice]").lower()
     see(dashboard, "No lines could be read, for the reason above.")
-    complaints = [each for each in dashboard.complaints() if "400 (Bad Request)" not in each]
-    assert complaints == []
+    messages = [each for each in dashboard.console_messages() if "400 (Bad Request)" not in each]
+    assert messages == []
 
 
 def test_completion_knows_fields_services_and_values(demo: Sandbox, dashboard: Dashboard, posted: str) -> None:
@@ -282,7 +282,7 @@ def test_a_view_is_saved_as_a_tab_and_removed(demo: Sandbox, dashboard: Dashboar
 
 def test_lines_appear_live_and_none_is_lost_or_doubled_while_paused(demo: Sandbox, dashboard: Dashboard) -> None:
     """2,000 printed lines, with pauses, a hidden tab and a lost connection in between."""
-    printer = printing.register(demo, LINES, rate=300)
+    printer = printed_lines.register(demo, LINES, rate=300)
     try:
         browser = dashboard.browser
         dashboard.open(f"logs?query={quote(f'service:{printer.name} /^line /')}")
@@ -320,7 +320,7 @@ def stays_quick(demo: Sandbox, dashboard: Dashboard, seconds: float, rate: int) 
     In full it is the time to the next frame of nine in ten, on an idle machine; in the short form, where other tests
     may have the processors, what the page itself computes.
     """
-    printer = printing.register(demo, 0, rate=rate)
+    printer = printed_lines.register(demo, 0, rate=rate)
     try:
         browser = dashboard.browser
         dashboard.open(f"logs?query={quote(f'service:{printer.name}')}")
@@ -378,7 +378,7 @@ def test_marks_are_what_systemd_and_helm_have_noted_in_fields(demo: Sandbox, das
 def test_hostile_lines_are_text(demo: Sandbox, dashboard: Dashboard) -> None:
     name = f"hostile-{secrets.token_hex(3)}"
     now = datetime.now(UTC)
-    dashboard.complaints()
+    dashboard.console_messages()
     post(
         demo,
         name,
@@ -410,7 +410,7 @@ def test_hostile_lines_are_text(demo: Sandbox, dashboard: Dashboard) -> None:
     browser.click(".helm-entry__text .helm-button")
     browser.until(lambda driver: len(driver.execute_script("return document.body.textContent")) > 1_000_000)
     assert browser.run(f"return {rows}.querySelectorAll('img, script, textarea, b').length") == 0
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_it_can_be_used_by_keyboard_and_fits_any_width(dashboard: Dashboard, posted: str) -> None:
@@ -418,7 +418,7 @@ def test_it_can_be_used_by_keyboard_and_fits_any_width(dashboard: Dashboard, pos
     show(dashboard, f"service:{posted}")
     browser.until_there('[data-field="level"]')
     assert dashboard.violations() == []
-    dashboard.fits()
+    dashboard.check_width()
     browser.run("document.querySelector('[data-logs-lines]').focus()")
     dashboard.press("k", "k", "Enter")
     browser.until_there(".helm-line--open")
@@ -444,7 +444,7 @@ def test_it_can_be_used_by_keyboard_and_fits_any_width(dashboard: Dashboard, pos
 
 
 def test_technicians_see_all_and_billing_its_services(demo: Sandbox, dashboard: Dashboard, posted: str) -> None:
-    dashboard.complaints()
+    dashboard.console_messages()
     dashboard.open("logs", "technician")
     loaded(dashboard)
     assert ids(dashboard)
@@ -459,4 +459,4 @@ def test_technicians_see_all_and_billing_its_services(demo: Sandbox, dashboard: 
     assert set(dashboard.browser.run(f"return {PAGE}.feed.window.rows.map((row) => row.entry.service_name)")) == {
         "codex"
     }
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []

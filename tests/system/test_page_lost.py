@@ -28,7 +28,7 @@ def one_tab(dashboard: Dashboard) -> Iterator[None]:
         driver.switch_to.window(driver.window_handles[0])
 
     dashboard.browser.do(close)
-    dashboard.complaints()
+    dashboard.console_messages()
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_session_that_ends_is_said_in_every_tab_and_each_goes_on_where_it_was(
         add(demo, service, 20, 10)
         # In this tab the login leads back to the same page; the others follow.
         browser.click("[data-session-ended] button")
-        dashboard.enter(who)
+        dashboard.fill_in_login(who)
         loaded(dashboard)
         assert browser.url == urls[0] and live(dashboard) in ("live", "connecting")
         shows_exactly_what_is_stored(dashboard, demo, service)
@@ -155,7 +155,7 @@ def test_new_lines_come_though_their_connection_has_gone_silent(
     browser.until(lambda driver: driver.execute_script("return window.silent") == 1)
     add(demo, service, 20, 5)
     shows_exactly_what_is_stored(dashboard, demo, service)
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_the_log_of_a_job_comes_though_its_connection_has_gone_silent(dashboard: Dashboard, demo: Sandbox) -> None:
@@ -176,4 +176,4 @@ def test_the_log_of_a_job_comes_though_its_connection_has_gone_silent(dashboard:
             browser.do(lambda: browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script))
     finally:
         demo.unregister()
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []

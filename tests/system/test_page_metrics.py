@@ -63,7 +63,7 @@ def zoomed(page: Dashboard) -> float:
 
 
 def test_a_peak_is_seen_at_every_range_and_a_gap_is_a_gap(dashboard: Dashboard, posted: str) -> None:
-    dashboard.complaints()
+    dashboard.console_messages()
     dashboard.open("metrics?service=codex,core&range=1h", "owner")
     browser = dashboard.browser
     browser.until_there(chart(posted))
@@ -88,7 +88,7 @@ def test_a_peak_is_seen_at_every_range_and_a_gap_is_a_gap(dashboard: Dashboard, 
     browser.until(lambda driver: "range=13mo" in driver.current_url)
     browser.until_there(chart(posted))
     assert legend(dashboard, posted)[4] == "978"
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_zoom_by_mouse_and_by_keys_with_one_cursor_for_all_charts(dashboard: Dashboard, posted: str) -> None:
@@ -148,10 +148,10 @@ def test_services_are_chosen_and_what_comes_is_shown_live(demo: Sandbox, dashboa
 
 
 def test_it_fits_and_can_be_read_by_everybody_who_may(dashboard: Dashboard, posted: str) -> None:
-    dashboard.complaints()
+    dashboard.console_messages()
     dashboard.open("metrics?service=codex&range=15m", "owner")
     dashboard.browser.until_there(f"{chart(posted)} .u-over")
-    dashboard.fits()
+    dashboard.check_width()
     dashboard.screenshots("metrics")
     driver = dashboard.browser.driver
     values = [0, 0.005, 0.01, 0.015, 1.25, 12.34, 1234]
@@ -159,13 +159,13 @@ def test_it_fits_and_can_be_read_by_everybody_who_may(dashboard: Dashboard, post
     assert shown == ["0", "0.005", "0.01", "0.015", "1.25", "12.3", "1,234"], "lines of a chart differ in their names"
     dashboard.browser.click(f"{chart('cpu_percent')} summary")
     assert dashboard.violations() == []
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
     dashboard.open_behind_gateway("metrics?service=codex&range=15m", "technician")
     dashboard.browser.until_there(f"{chart('cpu_percent')} .u-over")
     assert json.loads(
         dashboard.browser.run("return JSON.stringify([...document.querySelectorAll('[data-chart]')].length)")
     )
-    dashboard.become("client")
+    dashboard.log_in_as("client")
     dashboard.browser.get("http://localhost:5004/helm/metrics")
     assert "You may not open this" in dashboard.browser.text("main")
     assert "Metrics" not in dashboard.browser.texts(".helm-rail__label")

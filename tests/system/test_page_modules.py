@@ -41,7 +41,7 @@ def ask(page: Dashboard, source: str) -> None:
 
 
 def test_a_module_is_installed_from_git_after_its_plan(demo: Sandbox, dashboard: Dashboard, repo: str) -> None:
-    dashboard.complaints()
+    dashboard.console_messages()
     dashboard.open("modules", "owner")
     browser = dashboard.browser
     # Of the demo's two forms, one has the suite from git.
@@ -49,7 +49,7 @@ def test_a_module_is_installed_from_git_after_its_plan(demo: Sandbox, dashboard:
     assert {"core", "codex"} <= set(browser.run(f"return {shown}"))
     ask(dashboard, repo)
     browser.until_there("dialog[open] .helm-steps__item", 60)
-    dashboard.readable("modules.js: Install ${what}")
+    dashboard.check_dialog("modules.js: Install ${what}")
     browser.until(
         lambda driver: "commit" in driver.execute_script("return document.querySelector('dialog').innerText"), 60
     )
@@ -64,9 +64,9 @@ def test_a_module_is_installed_from_git_after_its_plan(demo: Sandbox, dashboard:
     assert browser.text(f'[data-module="{NAME}"] code') == commit[:12]
     browser.click(f'[data-module="{NAME}"] summary')
     assert "install" in browser.text(f'[data-module="{NAME}"] .helm-list')
-    dashboard.fits()
+    dashboard.check_width()
     assert dashboard.violations() == []
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
     dashboard.screenshots("modules")
 
 
@@ -91,7 +91,7 @@ def choose_version(page: Dashboard, ref: str) -> None:
     browser = page.browser
     press(page, "Another version", "dialog")
     browser.until_there("dialog[open] [name=ref]")
-    page.readable("modules.js: Another version of ${name}")
+    page.check_dialog("modules.js: Another version of ${name}")
     browser.type("dialog [name=ref]", ref)
     browser.click("dialog [type=submit]")
     browser.until(lambda driver: f"to {ref}" in driver.find_element(By.CSS_SELECTOR, "dialog[open] h2").text)
@@ -113,12 +113,12 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     browser.click(f"{row} [data-plan] summary")
     assert f"{SHOWN}\nby Eve \\u202enimda" in browser.texts(f"{row} [data-plan] td")
     assert "not known yet: it was not updated before" in browser.text(f"{row} [data-plan]")
-    dashboard.fits()
+    dashboard.check_width()
     assert dashboard.violations() == []
     dashboard.screenshots("module-plan")
     said = ask_to_update(browser, "1 commit")
     assert f"Eve \\u202enimda: {SHOWN}" in said and "who is affected: no other service" in said
-    dashboard.readable("modules.js: Update ${name}")
+    dashboard.check_dialog("modules.js: Update ${name}")
     assert browser.run(TAKEN) == [None, 0, False, None]
     browser.click("dialog .helm-dialog__do button:first-child")
     browser.until(lambda driver: f"{NAME} is not updated until" in driver.page_source)
@@ -142,7 +142,7 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     demo.shell(
         f"git -C {repo} tag v1 HEAD~1; for each in {MODULES}/{NAME}/versions/*/run.py; do echo '# mine' >> $each; done"
     )
-    dashboard.complaints()
+    dashboard.console_messages()
     browser.click(f'[data-change="update"][data-name="{NAME}"]')
     browser.until_there("dialog[open] [type=submit]", 60)
     choose_version(dashboard, "nosuch")
@@ -153,7 +153,7 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     choose_version(dashboard, "v1")
     said = browser.text("dialog[open]")
     assert "files of the version that serves were changed: run.py" in said and f"{NAME} follows v1" in said
-    dashboard.readable("modules.js: Update ${name} to ${ref}")
+    dashboard.check_dialog("modules.js: Update ${name} to ${ref}")
     browser.click("dialog [name=discard]")
     browser.click("dialog [type=submit]")
     browser.until_there("dialog .helm-ending", 180)
@@ -167,7 +167,7 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
     dashboard.open(f"service/{NAME}", "owner")
     found = browser.texts(".helm-figure")
     assert any(last[:12] in each and "v1, up to date" in each for each in found), found
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
     # Kept from being started, since a change can't be rolled back: each page says why, and what to do.
     place, unit = f"/home/hive/.local/state/hivematrix/modules/{NAME}", f"hivematrix-{NAME}.service"
     demo.write(f"{place}/intent.ndjson", "0badc0de {}\n0badc0de {}\n")
@@ -181,13 +181,13 @@ def test_an_update_is_looked_at_before_it_is_made(demo: Sandbox, dashboard: Dash
             browser.until(lambda driver, words=words: words in driver.find_element(By.CSS_SELECTOR, "main").text, 60)  # type: ignore[misc]
         dashboard.open("modules", "owner")
         assert browser.text(f"{row} [data-why]") == why
-        dashboard.fits()
+        dashboard.check_width()
         assert dashboard.violations() == []
         dashboard.screenshots("module-blocked")
     finally:
         demo.shell(f"rm -f {place}/intent.ndjson {place}/start.blocked")
     demo.helmctl("start", NAME)
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_what_is_refused_and_who_may_look(dashboard: Dashboard) -> None:
@@ -196,14 +196,14 @@ def test_what_is_refused_and_who_may_look(dashboard: Dashboard) -> None:
     ask(dashboard, "ext::sh -c id")
     browser.until_there("dialog .helm-ending--error", 30)
     dashboard.press("Escape")
-    dashboard.complaints()
+    dashboard.console_messages()
     dashboard.open("apps", "owner")
     assert "PostgreSQL" in browser.text('[data-table="apps"]') and "Keycloak" in browser.text('[data-table="apps"]')
-    dashboard.fits()
+    dashboard.check_width()
     assert dashboard.violations() == []
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
     dashboard.screenshots("apps")
-    dashboard.become("technician")
+    dashboard.log_in_as("technician")
     browser.get("http://localhost:5004/helm/modules")
     assert "You may not open this" in browser.text("main")
-    dashboard.complaints()
+    dashboard.console_messages()

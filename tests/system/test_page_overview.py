@@ -27,7 +27,7 @@ LIVE = "return document.querySelector('[data-live-text]').textContent"
 
 @pytest.fixture(autouse=True)
 def fresh(dashboard: Dashboard) -> Iterator[None]:
-    dashboard.complaints()
+    dashboard.console_messages()
     yield
     driver = dashboard.browser.driver
 
@@ -69,7 +69,7 @@ def test_what_each_role_sees(dashboard: Dashboard) -> None:
         assert ("What changed" in browser.text()) is (role == "owner")
     assert seen["client"] == ["Overview"] and "Logs" in seen["technician"] and "Audit" not in seen["technician"]
     assert seen["owner"][:3] == ["Overview", "Logs", "Metrics"] and seen["owner"][-1] == "Audit"
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_an_action_says_what_it_does_is_a_job_and_can_be_undone(dashboard: Dashboard, demo: Sandbox) -> None:
@@ -106,7 +106,7 @@ def test_an_action_says_what_it_does_is_a_job_and_can_be_undone(dashboard: Dashb
     browser.until_there("dialog .helm-refusal")
     assert "nosuch" in browser.text("dialog .helm-refusal")
     dashboard.press("Escape")
-    dashboard.complaints()
+    dashboard.console_messages()
 
 
 def test_a_service_that_fails_is_seen_in_every_tab(dashboard: Dashboard, demo: Sandbox) -> None:
@@ -134,7 +134,7 @@ def test_a_service_that_fails_is_seen_in_every_tab(dashboard: Dashboard, demo: S
     finally:
         demo.unregister()
     browser.until(lambda driver: not driver.title.startswith("("), 30)
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_a_stopped_helmd_is_noticed_and_caught_up_with(dashboard: Dashboard, demo: Sandbox) -> None:
@@ -158,7 +158,7 @@ def test_a_stopped_helmd_is_noticed_and_caught_up_with(dashboard: Dashboard, dem
     until(lambda: live(dashboard).startswith("stale") or live(dashboard) == "live", 30)
     until(lambda: live(dashboard) == "live", 40)
     assert browser.run("return window.same"), "it went on without a reload"
-    dashboard.complaints()
+    dashboard.console_messages()
 
 
 def test_twelve_tabs_share_one_stream(dashboard: Dashboard, demo: Sandbox) -> None:
@@ -199,7 +199,7 @@ def test_twelve_tabs_share_one_stream(dashboard: Dashboard, demo: Sandbox) -> No
     browser.do(lambda: browser.driver.close())
     browser.do(lambda: browser.driver.switch_to.window(browser.driver.window_handles[1]))
     until(lambda: browser.run(held) == [1, 10] and browser.run(name) != before, 30)
-    assert live(dashboard) == "live" and dashboard.complaints() == []
+    assert live(dashboard) == "live" and dashboard.console_messages() == []
 
 
 def test_by_keyboard_alone(dashboard: Dashboard) -> None:
@@ -234,7 +234,7 @@ def test_by_keyboard_alone(dashboard: Dashboard) -> None:
     dashboard.press("Escape")
     dashboard.press("g", "m")
     browser.until_at(f"{HELM}metrics")
-    dashboard.complaints()
+    dashboard.console_messages()
 
 
 def test_the_checklist_is_kept_and_checked_again(dashboard: Dashboard, demo: Sandbox) -> None:
@@ -264,7 +264,7 @@ def test_the_checklist_is_kept_and_checked_again(dashboard: Dashboard, demo: San
         assert browser.texts(".helm-findings"), "what was found before is still there"
     finally:
         demo.shell(f"rm -rf {place}; systemctl --user daemon-reload; systemctl --user reset-failed 'helmd-check@*'")
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_it_can_be_read_by_everybody_at_any_width(dashboard: Dashboard) -> None:
@@ -276,7 +276,7 @@ def test_it_can_be_read_by_everybody_at_any_width(dashboard: Dashboard) -> None:
     browser.until_there("dialog[open] button[type=submit]")
     assert dashboard.violations() == []
     dashboard.press("Escape")
-    dashboard.fits()
+    dashboard.check_width()
     box = (
         "const box = document.querySelector('.helm-services .helm-table-box'); return box.scrollWidth - box.clientWidth"
     )
@@ -293,7 +293,7 @@ def test_it_can_be_read_by_everybody_at_any_width(dashboard: Dashboard) -> None:
     tree = browser.do(lambda: browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {}))["nodes"]
     roles = [node.get("role", {}).get("value") for node in tree]
     assert {"navigation", "main", "table", "heading"} <= set(roles)
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_behind_the_gateway(dashboard: Dashboard) -> None:
@@ -307,6 +307,6 @@ def test_behind_the_gateway(dashboard: Dashboard) -> None:
     browser.click("dialog button[type=submit]")
     browser.until_there("dialog .helm-ending--ok")
     dashboard.press("Escape")
-    dashboard.fits((1440, 900))
+    dashboard.check_width((1440, 900))
     dashboard.screenshots("overview-gateway")
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []

@@ -44,7 +44,7 @@ def there(page: Dashboard, selector: str) -> bool:
 
 
 def test_a_finding_is_accepted_withdrawn_and_ended(demo: Sandbox, dashboard: Dashboard, planted: str) -> None:
-    dashboard.complaints()
+    dashboard.console_messages()
     dashboard.open("security", "owner")
     browser = dashboard.browser
     browser.until_there("[data-check-again]:not([disabled])", 60)
@@ -82,7 +82,7 @@ def test_a_finding_is_accepted_withdrawn_and_ended(demo: Sandbox, dashboard: Das
     assert not there(dashboard, own) and found(demo) is None
     trail = demo.helmctl("audit", "-n", "20").out
     assert "POST /api/security/findings/{id}/accept" in trail and "DELETE /api/security/findings/{id}/accept" in trail
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
 
 
 def test_ports_stand_against_what_is_declared(demo: Sandbox, dashboard: Dashboard) -> None:
@@ -127,19 +127,19 @@ def test_the_firewalls_script_and_the_command_that_applies_it(demo: Sandbox, das
 
 
 def test_who_sees_it_and_how(dashboard: Dashboard) -> None:
-    dashboard.complaints()
+    dashboard.console_messages()
     dashboard.open("security", "owner")
     dashboard.browser.until_there('[data-table="ports"]', 60)
     dashboard.browser.run("document.querySelectorAll('main details').forEach((each) => (each.open = true))")
-    dashboard.fits()
+    dashboard.check_width()
     assert dashboard.violations() == []
-    assert dashboard.complaints() == []
+    assert dashboard.console_messages() == []
     dashboard.screenshots("security")
     dashboard.open_behind_gateway("security", "admin")
     dashboard.browser.until_there('[data-table="ports"]', 60)
     assert "open Helm itself" in dashboard.browser.text("main")
     assert not there(dashboard, "[data-accept]:not([disabled])")
-    dashboard.become("technician")
+    dashboard.log_in_as("technician")
     dashboard.browser.get("http://localhost:5004/helm/security")
     assert "You may not open this" in dashboard.browser.text("main")
     assert "Security" not in dashboard.browser.texts(".helm-rail__label")

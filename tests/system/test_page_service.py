@@ -83,9 +83,9 @@ def state_of(pages: Dashboard) -> str:
 def clean(pages: Dashboard, name: str) -> None:
     """Nothing for axe and the console to complain about, at any width."""
     assert pages.violations() == []
-    pages.fits()
+    pages.check_width()
     pages.screenshots(name)
-    assert pages.complaints() == []
+    assert pages.console_messages() == []
 
 
 def test_one_screen_says_everything_about_a_service(pages: Dashboard) -> None:
@@ -124,7 +124,7 @@ def test_stop_and_undo(pages: Dashboard) -> None:
     # The page has noticed by itself.
     pages.browser.until(lambda driver: driver.find_element(By.CSS_SELECTOR, "[data-field=state]").text == "healthy")
     pages.browser.until(lambda driver: "by hive" in driver.find_element(By.CSS_SELECTOR, ".helm-timeline").text)
-    assert pages.complaints() == []
+    assert pages.console_messages() == []
 
 
 def test_restart_by_an_admin_is_in_the_timeline_with_who_and_why(pages: Dashboard, noisy: Sandbox) -> None:
@@ -141,7 +141,7 @@ def test_restart_by_an_admin_is_in_the_timeline_with_who_and_why(pages: Dashboar
     assert "no undo" in pages.browser.text("dialog[open]")
     press(pages, "Close", "dialog")
     pages.browser.until(lambda driver: HOSTILE in driver.find_element(By.CSS_SELECTOR, ".helm-timeline").text)
-    assert pages.browser.title.startswith("noisy") and pages.complaints() == []
+    assert pages.browser.title.startswith("noisy") and pages.console_messages() == []
 
 
 def test_a_start_that_fails_says_why(pages: Dashboard, noisy: Sandbox) -> None:
@@ -173,7 +173,7 @@ def test_settings_are_changed_and_changed_back(pages: Dashboard, noisy: Sandbox)
     press(pages, "Show what would change")
     browser.until_there("[data-error='limits.tasks']:not([hidden])")
     assert noisy("cat", TOML).out == before
-    assert "400" in " ".join(pages.complaints()), "the browser itself says that a request was refused"
+    assert "400" in " ".join(pages.console_messages()), "the browser itself says that a request was refused"
     browser.run(f"document.querySelector(\"{field}\").value = ''")
     browser.type(field, "77")
     press(pages, "Add a variable")
@@ -185,7 +185,7 @@ def test_settings_are_changed_and_changed_back(pages: Dashboard, noisy: Sandbox)
     shown = "".join(browser.texts("dialog[open] .helm-diff"))
     assert "+limits.tasks = 77" in shown and "TasksMax=77" in shown
     assert noisy("cat", TOML).out == before, "nothing is written before it is confirmed"
-    pages.readable("service.js: Change settings of ${this.service}")
+    pages.check_dialog("service.js: Change settings of ${this.service}")
     # Somebody else changes the file meanwhile.
     noisy("tee", TOML, stdin=before.replace("# Seen often enough.", "# Seen often enough, once more."))
     meanwhile = noisy("cat", TOML).out
@@ -209,7 +209,7 @@ def test_settings_are_changed_and_changed_back(pages: Dashboard, noisy: Sandbox)
     assert "TasksMax=77" in noisy("systemctl", "--user", "cat", "hivematrix-noisy").out
     press(pages, "Undo", "dialog")
     browser.until_there("dialog[open] .helm-diff")
-    pages.readable("service.js: Undo the change of ${this.service}")
+    pages.check_dialog("service.js: Undo the change of ${this.service}")
     confirm(pages)
     assert "Undone" in ended(pages)
     assert noisy("cat", TOML).out == before
@@ -233,7 +233,7 @@ def test_the_form_is_read_again_though_its_dialog_was_closed_early(pages: Dashbo
         browser.until_there("[data-theme-switch]:not([hidden])")
         assert browser.run("return document.querySelector(\"[name='limits.tasks']\").value") == tasks
         assert f"limits.tasks = {tasks}" in noisy("cat", TOML).out
-    pages.complaints()
+    pages.console_messages()
 
 
 def test_another_mode_restarts_the_service_in_it(pages: Dashboard, noisy: Sandbox) -> None:
@@ -300,10 +300,10 @@ def test_what_a_role_may_not_do_is_absent(pages: Dashboard) -> None:
     pages.open("service/codex?tab=settings", "technician")
     assert not pages.browser.texts("[data-verb]") and "Settings" not in pages.browser.texts(".helm-tabs__tab")
     assert "Timeline" in pages.browser.texts("main h2")
-    pages.become("client")
+    pages.log_in_as("client")
     pages.browser.get("http://localhost:5004/helm/service/codex")
     assert "equires role" in pages.browser.text("main")
-    pages.complaints()
+    pages.console_messages()
 
 
 def test_behind_the_gateway_settings_lead_to_helm_itself(pages: Dashboard) -> None:
@@ -317,4 +317,4 @@ def test_behind_the_gateway_settings_lead_to_helm_itself(pages: Dashboard) -> No
     press(pages, "Restart")
     assert "codex" in confirm(pages)
     assert "restarted" in ended(pages, 90)
-    pages.complaints()
+    pages.console_messages()

@@ -83,7 +83,7 @@ def test_a_user_from_the_first_day_to_the_last(pages: Dashboard, admin: Admin) -
     pages.open("users")
     press(pages, "New user")
     browser.until_there("dialog[open] [name=username]")
-    pages.readable("users.js: New user")
+    pages.check_dialog("users.js: New user")
     browser.type("dialog[open] [name=username]", NAME)
     browser.type("dialog[open] [name=email]", f"{NAME}@example.org")
     browser.type("dialog[open] [name=firstName]", "Ada")
@@ -104,7 +104,7 @@ def test_a_user_from_the_first_day_to_the_last(pages: Dashboard, admin: Admin) -
     assert "was changed" in ended(pages) and found(admin, NAME)["firstName"] == "Augusta"
     press(pages, "Undo", "dialog")
     browser.until_there("dialog[open] [type=submit]")
-    pages.readable("users.js: ${user.name} as before")
+    pages.check_dialog("users.js: ${user.name} as before")
     confirm(pages)
     ended(pages)
     assert found(admin, NAME)["firstName"] == "Ada"
@@ -116,7 +116,7 @@ def test_a_user_from_the_first_day_to_the_last(pages: Dashboard, admin: Admin) -
     assert "added to technicians" in ended(pages) and groups(admin, NAME) == {"client", "technicians"}
     press(pages, "Undo", "dialog")
     browser.until_there("dialog[open] [type=submit]")
-    pages.readable("users.js: Groups of ${user.name} as before")
+    pages.check_dialog("users.js: Groups of ${user.name} as before")
     confirm(pages)
     ended(pages)
     assert groups(admin, NAME) == {"client"}
@@ -150,14 +150,14 @@ def test_a_user_from_the_first_day_to_the_last(pages: Dashboard, admin: Admin) -
     with pages.network(latency=500):
         browser.run("const d = document.querySelector('dialog'); d.querySelector('[type=submit]').click(); d.close()")
         browser.until_there("dialog[open] [data-secret]")
-    pages.readable("users.js: Password")
+    pages.check_dialog("users.js: Password")
     close(pages)
     do(pages, "delete")
     assert "stays there" in confirm(pages)
     assert f"{NAME} was deleted" in ended(pages) and not found(admin, NAME)
     close(pages)
     browser.until(lambda driver: "user=" not in driver.current_url)
-    assert pages.complaints() == []
+    assert pages.console_messages() == []
 
 
 def test_who_is_locked_is_unlocked(pages: Dashboard, admin: Admin) -> None:
@@ -200,7 +200,7 @@ def test_search_filters_selection_and_pages(pages: Dashboard, admin: Admin) -> N
     # Without an answer nobody else is tried, and the same is sent again; one who is gone is named.
     press(pages, "Disable")
     browser.until_there("dialog[open] [type=submit]")
-    pages.readable("users.js: ${label} ${count}")
+    pages.check_dialog("users.js: ${label} ${count}")
     with pages.network(offline=True):
         assert f"many05-{MARK}" in confirm(pages)
         assert "0 of 10 disabled, the others were not tried" in ended(pages)
@@ -216,14 +216,14 @@ def test_search_filters_selection_and_pages(pages: Dashboard, admin: Admin) -> N
     close(pages)
     assert focused(pages, "[data-bulk-do=disable]")
     browser.until(lambda driver: driver.find_element(By.CSS_SELECTOR, ".helm-users").text.count("disabled") >= 9)
-    pages.complaints()
+    pages.console_messages()
     browser.until(lambda driver: "9 selected" in driver.find_element(By.CSS_SELECTOR, "[data-table-count]").text)
     press(pages, "Enable")
     confirm(pages)
     assert "9 of 9 enabled" in ended(pages)
     assert found(admin, f"many03-{MARK}")["enabled"] is True
     close(pages)
-    assert pages.complaints() == []
+    assert pages.console_messages() == []
 
 
 def csv_file(directory: Path, content: str) -> Path:
@@ -273,13 +273,13 @@ def test_csv_in_with_a_report_and_out(pages: Dashboard, admin: Admin, tmp_path: 
     file.write_text(good)
     choose_file(pages, file)
     browser.until_there("dialog[open] [type=submit]")
-    pages.readable("users.js: Check ${name}")
+    pages.check_dialog("users.js: Check ${name}")
     confirm(pages)
     ended(pages)
     report = browser.text("dialog[open]")
     assert "1 would be created" in report and f"row 4 (csv3-{MARK}): email: must be an email address" in report
     assert f"row 2 (csv1-{MARK}): firstName" in report and not found(admin, f"csv2-{MARK}")
-    pages.readable("users.js: Check ${name}")
+    pages.check_dialog("users.js: Check ${name}")
     close(pages)
     assert focused(pages, "[data-user-import]")
     file.write_text(file.read_text().replace("no-address", f"csv3-{MARK}@example.org").replace("<b>", ""))
@@ -288,7 +288,7 @@ def test_csv_in_with_a_report_and_out(pages: Dashboard, admin: Admin, tmp_path: 
     assert "can be imported" in ended(pages)
     press(pages, "Import them", "dialog")
     browser.until_there("dialog[open] [type=submit]")
-    pages.readable("users.js: Import ${name}")
+    pages.check_dialog("users.js: Import ${name}")
     confirm(pages)
     assert "was imported" in ended(pages)
     assert {found(admin, f"csv{n}-{MARK}")["email"] for n in (1, 2, 3)}
@@ -329,7 +329,7 @@ def test_protections_are_explained_where_they_bite(pages: Dashboard, admin: Admi
         browser.until_there("dialog[open] .helm-refusal")
         assert "last enabled member" in browser.text("dialog[open]")
         pages.press("Escape")
-    assert pages.complaints(), "the browser itself says that requests were refused"
+    assert pages.console_messages(), "the browser itself says that requests were refused"
 
 
 def test_behind_the_gateway_admins_lead_to_helm_itself(pages: Dashboard, admin: Admin) -> None:
@@ -344,7 +344,7 @@ def test_behind_the_gateway_admins_lead_to_helm_itself(pages: Dashboard, admin: 
     confirm(pages)
     ended(pages)
     assert found(admin, bill)["enabled"] is False
-    pages.complaints()
+    pages.console_messages()
 
 
 def test_while_keycloak_is_away_the_page_says_what_to_do(pages: Dashboard, demo: Sandbox, tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_while_keycloak_is_away_the_page_says_what_to_do(pages: Dashboard, demo:
         to(handle)
         browser.do(driver.close)
     to(first)
-    pages.complaints()
+    pages.console_messages()
 
 
 def test_other_roles_have_no_users(pages: Dashboard) -> None:
@@ -410,4 +410,4 @@ def test_other_roles_have_no_users(pages: Dashboard) -> None:
     assert "Users" not in pages.browser.texts(".helm-rail__item")
     pages.browser.get("http://localhost:5004/helm/users")
     assert "equires role" in pages.browser.text("main")
-    pages.complaints()
+    pages.console_messages()

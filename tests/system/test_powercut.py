@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.system import printing
+from tests.system import printed_lines
 from tests.system.booted import Sandbox, until
 
 BACK_WITHIN = 240.0
@@ -21,12 +21,12 @@ def test_power_cut(box: Sandbox, ahead: str) -> None:
 
     A cut costs the journal its last seconds, so the store is ahead of it; or the journal is, where PostgreSQL was away.
     """
-    printer = printing.register(box, 0)
+    printer = printed_lines.register(box, 0)
     # The test's own file is written by a plain shell, which leaves it to the kernel when it reaches the disk.
     box("sync", f"{SERVICES}/{printer.name}.toml", SERVICES)
     box.helmctl("enable", printer.name)
     box.helmctl("start", printer.name)
-    old = printing.boot_id(box)
+    old = printed_lines.boot_id(box)
     until(lambda: printer.count() > (20_000 if ahead == "store" else 3_000), 120)
     committed, last = printer.stored(), box.sql("SELECT max(id) FROM log_entries")
     if ahead == "journal":
@@ -35,18 +35,18 @@ def test_power_cut(box: Sandbox, ahead: str) -> None:
         box("journalctl", "--sync", root=True)
     cut = box.script("powercut")
     assert cut.code == 0, cut.text
-    took = printing.all_healthy(box, BACK_WITHIN)
-    new = printing.boot_id(box)
+    took = printed_lines.wait_until_healthy(box, BACK_WITHIN)
+    new = printed_lines.boot_id(box)
     assert new != old
     assert box("systemctl", "--user", "is-active", "hivematrix.target").out.strip() == "active"
 
     until(lambda: printer.stored(new).total() > 1_000, 60)
     box.helmctl("stop", printer.name)
-    since = printing.whole(printer, new)
+    since = printed_lines.check_complete(printer, new)
     stored, kept = printer.stored(old), printer.journal(old)
     print(f"up {cut.seconds:.1f} s after the cut, healthy {took:.1f} s later; since the boot {since:,} lines")
     print(f"before: stored {len(committed):,}, then {len(stored):,}; kept by the journal {len(kept):,}")
-    printing.compare(stored, printing.lines(len(stored)))
+    printed_lines.check_same_lines(stored, printed_lines.numbered_lines(len(stored)))
     assert committed <= stored, "lines that were stored are gone"
     assert kept <= stored, f"{len(kept - stored)} lines that the journal has are not in the store"
     if ahead == "journal":
@@ -58,12 +58,12 @@ def test_power_cut(box: Sandbox, ahead: str) -> None:
 def test_lock_file_that_names_another_process(box: Sandbox) -> None:
     """After a cut the pid in postmaster.pid may be a service's; PostgreSQL alone would refuse to start forever."""
     for unit, state in (("helmd-postgres", "postgres-helm"), ("hivematrix-postgres", "postgres-suite")):
-        other = printing.main_pid(box, "hivematrix-ticker")
+        other = printed_lines.main_pid(box, "hivematrix-ticker")
         lock = f".local/state/hivematrix/{state}/postmaster.pid"
         # What a cut leaves: the file as the server wrote it, and its pid somebody else's by now.
         box.shell(f"cp {lock} left; systemctl --user stop {unit}")
         box.shell(f"sed 1s/.*/{other}/ left > {lock} && chmod 600 {lock} && rm left")
         done = box("systemctl", "--user", "start", unit, check=False)
         assert done.code == 0, box("journalctl", "--user", "-n", "20", "-u", unit).out
-        assert box("sed", "-n", "1p", lock).out.strip() == str(printing.main_pid(box, unit))
-    printing.all_healthy(box, 60)
+        assert box("sed", "-n", "1p", lock).out.strip() == str(printed_lines.main_pid(box, unit))
+    printed_lines.wait_until_healthy(box, 60)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.system.booted import Sandbox, superuser, until, until_none
+from tests.system.booted import Sandbox, superuser_sql, until, until_none
 from tests.system.keycloak_admin import REALM, Admin
 from tests.system.test_doctor_faults import EXPIRED
 
@@ -193,7 +193,7 @@ class Plants:
         self.box.shell(PLANT_AS_ROOT, root=True)
         # What was started listens once its interpreter runs.
         self.box.shell(f"timeout 30 sh -c {shlex.quote(ALL_LISTEN)}", root=True)
-        superuser(self.box, "CREATE ROLE planted LOGIN PASSWORD 'planted'")
+        superuser_sql(self.box, "CREATE ROLE planted LOGIN PASSWORD 'planted'")
         password = {"type": "password", "value": "admin", "temporary": False}
         user = {"username": "demo", "enabled": True, "credentials": [password]}
         answer = self._admin("POST", f"/{REALM}/users", user)
@@ -201,15 +201,15 @@ class Plants:
         self._user = answer.headers["location"].rpartition("/")[2]
         # As Keycloak notes it; its API keeps attributes that it does not know out.
         values = f"('is_temporary_admin', 'true', '{self._user}', 'planted')"
-        superuser(self.box, f"INSERT INTO user_attribute (name, value, user_id, id) VALUES {values}", "keycloak")
+        superuser_sql(self.box, f"INSERT INTO user_attribute (name, value, user_id, id) VALUES {values}", "keycloak")
 
     def remove(self) -> None:
         if not self._planted:
             return
         if self._user:
-            superuser(self.box, "DELETE FROM user_attribute WHERE id = 'planted'", "keycloak")
+            superuser_sql(self.box, "DELETE FROM user_attribute WHERE id = 'planted'", "keycloak")
             self._admin("DELETE", f"/{REALM}/users/{self._user}")
-        superuser(self.box, "DROP ROLE IF EXISTS planted")
+        superuser_sql(self.box, "DROP ROLE IF EXISTS planted")
         self.box.shell(REMOVE_AS_ROOT, root=True, check=False)
         self.box.shell(REMOVE, check=False)
         self._user, self._planted = "", False

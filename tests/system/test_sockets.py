@@ -46,8 +46,8 @@ def setting(text: str, table: str, line: str) -> str:
 def posting(box: Sandbox, seconds: float, port: int = 5004) -> Iterator[tuple[str, dict[str, Any]]]:
     """Posts under a name of its own meanwhile; the name, and the result once this is left."""
     service, result = f"poster-{secrets.token_hex(3)}", dict[str, Any]()
-    box.script("copy", str(TOP / "tests/system/posting.py"), "/tmp/posting.py")
-    command = box.command("python3", "/tmp/posting.py", str(RATE), str(seconds), service, str(port))
+    box.script("copy", str(TOP / "tests/system/ingest_load.py"), "/tmp/ingest_load.py")
+    command = box.command("python3", "/tmp/ingest_load.py", str(RATE), str(seconds), service, str(port))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as poster:
         time.sleep(2)
         yield service, result

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.campaign import scaled
-from tests.system.booted import Sandbox, superuser, until
+from tests.system.booted import Sandbox, superuser_sql, until
 from tests.system.keycloak_admin import GATEWAY, KEYCLOAK, REALM, Admin, Answer, Person, ask, log_in, person
 from tests.system.test_jobs import SOCKET, api, job_of
 
@@ -85,7 +85,7 @@ def remove_all(box: Sandbox, prefix: str) -> None:
     """Remove the users whose names begin with PREFIX: in the database, since Keycloak takes minutes for 10,000."""
     whose = f"SELECT id FROM user_entity WHERE username LIKE '{prefix}%'"
     statements = [f"DELETE FROM {table} WHERE user_id IN ({whose})" for table in USERS_TABLES]
-    superuser(box, "; ".join([*statements, f"DELETE FROM user_entity WHERE username LIKE '{prefix}%'"]), "keycloak")
+    superuser_sql(box, "; ".join([*statements, f"DELETE FROM user_entity WHERE username LIKE '{prefix}%'"]), "keycloak")
 
 
 @pytest.mark.alone

@@ -78,7 +78,7 @@ def test_every_button_that_sends_a_request_says_what_it_does_and_why_it_has_no_u
 
 
 def test_every_dialog_is_opened_by_a_test_that_has_axe_look_at_it() -> None:
-    """Its name stands in a test of pages, which gives it to `Dashboard.readable`."""
+    """Its name stands in a test of pages, which gives it to `Dashboard.check_dialog`."""
     texts = [path.read_text() for path in SYSTEM.glob("test_page_*.py")]
     found = dialogs()
     assert len(found) > 30

@@ -1,8 +1,8 @@
-"""A program that runs in the sandbox: posts log entries in four ways, and prints the results.
+"""A load generator that runs in the sandbox: posts log entries in four ways, and prints the results.
 
-``posting.py RATE SECONDS SERVICE PORT`` posts RATE entries a second for so long, over the unix socket and TCP, over
-connections that are kept and over one for each. It prints JSON: how many were ``accepted``, what ``failed`` (way,
-error, second), and the ``slowest`` answer in seconds.
+``ingest_load.py RATE SECONDS SERVICE PORT`` posts RATE entries a second for SECONDS, over the unix socket and TCP, with
+persistent connections and with one for each request. It prints JSON: how many were ``accepted``, which ``failed`` (way,
+error, second), and the duration of the ``slowest`` in seconds.
 """
 
 import http.client
@@ -17,7 +17,7 @@ SOCKET = os.environ["XDG_RUNTIME_DIR"] + "/hivematrix/helm.sock"
 WAYS = ("unix kept", "unix new", "tcp kept", "tcp new")
 WORKERS = 16
 TIMEOUT = 5.0
-"""Seconds that a sender waits, as those of the suite do."""
+"""Timeout of a request in seconds, as in the suite's services."""
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -34,7 +34,7 @@ def connection_of(way: str, port: int) -> http.client.HTTPConnection:
 
 
 def was_closed(connection: http.client.HTTPConnection) -> bool:
-    """Whether the server has closed a connection that was kept; clients look before they use one again (urllib3)."""
+    """Return whether the server has closed a persistent connection; clients check that before reuse (urllib3)."""
     if connection.sock is None:
         return False
     connection.sock.setblocking(False)

@@ -1,6 +1,6 @@
-"""Screenshots of what is in the main area of a page, drawn again without scripts, so that nothing in it moves.
+"""Images of the main area of a page, rendered again without scripts, so that they do not change.
 
-The same elements in two surroundings give the same picture, unless a style sheet of the surroundings reaches them.
+The same elements within different pages give the same image, unless a style sheet of the page affects them.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _PLACE = f"""
 document.documentElement.dataset.theme = arguments[0];
 const main = document.querySelector("{_MAIN}");
 Object.assign(main.style, {{ height: "{_HEIGHT}px", overflow: "clip" }});
-// How edges of icons are smoothed depends on where they are on the page. Their sizes still count.
+// The antialiasing of icons depends on their position on the page. Their sizes still count.
 for (const icon of main.querySelectorAll("svg")) icon.style.visibility = "hidden";
 const {{ x, y, width, height }} = main.getBoundingClientRect();
 return {{ x: x + scrollX, y: y + scrollY, width, height, scale: 1 }};
@@ -41,28 +41,28 @@ const pixels = async (png) => {
     count += far > 4;
     if (far > 4) first ||= `${at % before.width}, ${Math.floor(at / before.width)}`;
   }
-  // What else is smoothed, as round corners, is so few pixels.
+  // Antialiasing of anything else, such as round corners, affects fewer pixels.
   return count > 300 || most > 100 ? `${count} pixels, by ${most} of 255, the first at ${first}` : "";
 })().then(done, (error) => done(String(error)));
 """
 
 
-def main_of(browser: Browser) -> str:
-    """The elements of the main area as they are now."""
+def main_html(browser: Browser) -> str:
+    """Return the HTML of the main area as it is now."""
     return str(browser.run(f"return document.querySelector('{_MAIN}').outerHTML"))
 
 
-def pictures(browser: Browser, url: str, width: int, mains: Mapping[str, str], theme: str) -> dict[str, str]:
-    """Each of MAINS in a window of so many pixels, in place of the main area of the page at URL (PNG, base64).
+def page_images(browser: Browser, url: str, width: int, mains: Mapping[str, str], theme: str) -> dict[str, str]:
+    """Return an image (PNG, base64) of each of MAINS, in place of the main area of the page at URL.
 
-    The browser has scrollbars and runs scripts again afterwards.
+    WIDTH is the window's in pixels. Scrollbars and scripts are disabled meanwhile.
     """
 
     def protocol(command: str, **given: Any) -> Any:
         return browser.do(lambda: browser.driver.execute_cdp_cmd(command, given))
 
     protocol("Page.enable")
-    # Elements that scripts have placed keep their style.
+    # Keeps the style attributes of elements that scripts have positioned.
     protocol("Page.setBypassCSP", enabled=True)
     protocol("Emulation.setScrollbarsHidden", hidden=True)
     protocol("Emulation.setScriptExecutionDisabled", value=True)
@@ -88,7 +88,7 @@ def pictures(browser: Browser, url: str, width: int, mains: Mapping[str, str], t
 
 
 def differences(browser: Browser, one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """What differs between pictures of the same names, beyond what smoothing does."""
+    """Return the differences between images of the same names, except those by antialiasing."""
     browser.get("about:blank")
     found = []
     for name, png in one.items():

@@ -1,4 +1,4 @@
-"""`scripts/sandbox exec` without starting Python for each command: scripts/sandboxlib/serve.py does it in a fork."""
+"""`scripts/sandbox exec` without a new Python process for each command: scripts/sandboxlib/serve.py forks instead."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from typing import NamedTuple
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/sandbox"
 
 
-class Ended(NamedTuple):
+class ExecResult(NamedTuple):
     """The exit status of a command, and what it printed."""
 
     code: int
@@ -52,8 +52,8 @@ def _file(content: bytes) -> int:
     return made
 
 
-def enter(words: Sequence[str], stdin: str | None, timeout: float) -> Ended:
-    """Run ``scripts/sandbox WORDS``, as subprocess.run does. Raises subprocess.TimeoutExpired."""
+def run_in_sandbox(words: Sequence[str], stdin: str | None, timeout: float) -> ExecResult:
+    """Run ``scripts/sandbox WORDS`` with STDIN, as subprocess.run does. Raises subprocess.TimeoutExpired."""
     with _pipe() as out, _pipe() as err, _pipe() as report:
         source = os.open(os.devnull, os.O_RDONLY) if stdin is None else _file(stdin.encode())
         given = [_file(json.dumps(words).encode()), source, out[1], err[1], report[1]]
@@ -74,7 +74,7 @@ def enter(words: Sequence[str], stdin: str | None, timeout: float) -> Ended:
         numbers = found[report[0]].split()
         # Without an exit status the process was killed.
         code = int(numbers[1]) if len(numbers) > 1 else -signal.SIGKILL
-        return Ended(code, _text(found[out[0]]), _text(found[err[0]]))
+        return ExecResult(code, _text(found[out[0]]), _text(found[err[0]]))
 
 
 def _text(printed: bytearray) -> str:

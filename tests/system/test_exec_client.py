@@ -1,4 +1,4 @@
-"""Commands in the sandbox by tests/system/entering.py are what they are by `scripts/sandbox exec`."""
+"""Commands in the sandbox by tests/system/exec_client.py are what they are by `scripts/sandbox exec`."""
 
 import secrets
 import subprocess
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.system.booted import Sandbox, run, until
-from tests.system.entering import enter
+from tests.system.exec_client import run_in_sandbox
 
 AS_ROOT = ["--root"]
 CALLS: dict[str, tuple[list[str], list[str], str | None]] = {
@@ -31,7 +31,7 @@ def test_it_is_as_by_the_script(demo: Sandbox, options: list[str], command: list
     script, *words = demo.command()
     words = [*words[:-1], *options, "--", *command]
     done = run([script, *words], 60, stdin)
-    assert enter(words, stdin, 60) == (done.code, done.out, done.err)
+    assert run_in_sandbox(words, stdin, 60) == (done.code, done.out, done.err)
 
 
 def test_a_command_that_takes_too_long_is_killed(demo: Sandbox) -> None:

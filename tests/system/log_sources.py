@@ -1,4 +1,4 @@
-"""Services that print and programs that post all kinds of entries, and whether the store has each of them once."""
+"""Services that print and programs that post all kinds of entries, and checks that each is stored once."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import Any
 from tests.replies import faults_noted
 from tests.suite.faulty import poster, talker
 from tests.system.booted import NOTING, Sandbox, until
-from tests.system.printing import FAULTY
+from tests.system.printed_lines import FAULTY
 
 NUMBER = re.compile(r"entry (\d+) of ")
 
@@ -21,13 +21,13 @@ Facts = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Source:
-    """Entries 1 to ``count`` of a service, whose name is used only once. ``wanted`` says what each is to be."""
+    """Entries 1 to ``count`` of a service with a unique name. ``wanted`` returns the expected facts of each."""
 
     box: Sandbox
     name: str
     count: int
     way: str
-    """By which they come: ``journal`` or ``http``."""
+    """The column ``source``: ``journal`` or ``http``."""
     wanted: Callable[[str, int], Facts]
 
     @property
@@ -35,11 +35,11 @@ class Source:
         return f"service_name = '{self.name}' AND source = '{self.way}'"
 
     def stored(self) -> int:
-        """How many the store has."""
+        """Return how many the store has."""
         return int(self.box.sql(f"SELECT count(*) FROM log_entries WHERE {self._where}"))
 
     def _check_counts(self) -> None:
-        """By minute and by hour the store has counted what it has, with what systemd said of the service."""
+        """Check that the rollups by minute and by hour count the service's entries, including those by systemd."""
         of_it = f"WHERE service_name = '{self.name}'"
         tables = ("log_counts_minute", "log_counts_hour")
         selects = [f"SELECT count(*) FROM log_entries {of_it} AND duplicate_of IS NULL"]
@@ -48,7 +48,7 @@ class Source:
         assert len(found) == 3 and len(set(found)) == 1, f"{self.name}: stored, and counted by minute and hour: {found}"
 
     def check(self) -> None:
-        """Fails unless the store has each entry once, as it was meant, and nothing else; counts as well."""
+        """Fail unless the store has each entry once with the expected facts, no others, and the rollups are right."""
         seen = bytearray(self.count + 1)
         wrong: list[str] = []
         query = f"SELECT json_build_array(level, message, trace_id, stream) FROM log_entries WHERE {self._where}"
@@ -63,15 +63,15 @@ class Source:
             else:
                 seen[number] = 1
         missing = [number for number in range(1, self.count + 1) if not seen[number]]
-        notified = [
-            f"{len(some):,} {what}: {some[:4]}" for what, some in (("missing", missing), ("too much", wrong)) if some
+        differences = [
+            f"{len(some):,} {what}: {some[:4]}" for what, some in (("missing", missing), ("extra", wrong)) if some
         ]
-        assert not notified, f"of {self.count:,} entries of {self.name} " + "; ".join(notified)
+        assert not differences, f"of {self.count:,} entries of {self.name} " + "; ".join(differences)
         self._check_counts()
 
 
-def talkers(box: Sandbox, number: int, count: int, burst: int, every: float = 1.0) -> list[Source]:
-    """So many registered services, each to print COUNT entries: BURST of them, as fast as it goes, EVERY seconds."""
+def register_talkers(box: Sandbox, number: int, count: int, burst: int, every: float = 1.0) -> list[Source]:
+    """Register NUMBER services that print COUNT entries each: BURST at once, every EVERY seconds."""
     token = secrets.token_hex(3)
     names = [f"talker-{token}-{n}" for n in range(number)]
     box.register(
@@ -86,8 +86,8 @@ def talkers(box: Sandbox, number: int, count: int, burst: int, every: float = 1.
     return [Source(box, name, count, "journal", talker.wanted) for name in names]
 
 
-class Posting:
-    """A program that posts COUNT entries, RATE a second, and does not give up; it is at work until `finish`."""
+class Poster:
+    """A program that posts COUNT entries, RATE a second, with retries; it runs until `finish`."""
 
     def __init__(self, box: Sandbox, count: int, rate: int, name: str | None = None, batch: int = 10) -> None:
         name = name or poster_name()
@@ -99,7 +99,7 @@ class Posting:
         )
 
     def finish(self, within: float) -> int:
-        """Waits for the last answer; how often a batch had to be sent again."""
+        """Wait for the last response; return how often a batch was repeated. Raises subprocess.TimeoutExpired."""
         out, errors = self._process.communicate(timeout=within)
         said = json.loads(out)
         assert not said["refused"], f"{said['refused'][:5]} {errors}"
@@ -107,7 +107,7 @@ class Posting:
             assert not (faults := faults_noted(errors)), faults
         return int(said["repeated"])
 
-    def __enter__(self) -> "Posting":
+    def __enter__(self) -> "Poster":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,17 +124,17 @@ def _posted(name: str, number: int) -> Facts:
     return entry["level"], entry["message"], entry["trace_id"], None
 
 
-def all_once(sources: list[Source], within: float) -> None:
-    """Waits until the store has as many entries as there are, and looks at each of them."""
+def check_each_stored_once(sources: list[Source], within: float) -> None:
+    """Wait until the store has as many entries as SOURCES, and check each of them."""
     for source in sources:
         until(lambda source=source: source.stored() >= source.count, within, pause=0.5)  # type: ignore[misc]
-    # Whatever would be stored a second time is stored by now.
+    # Duplicates would be stored by then.
     until(lambda: _at_rest(sources[0].box), within)
     for source in sources:
         source.check()
 
 
 def _at_rest(box: Sandbox) -> bool:
-    """Whether helmd-journal has nothing more to read."""
+    """Return whether helmd-journal has no more entries to read."""
     shown = box("systemctl", "--user", "show", "-P", "StatusText", "helmd-journal").out
     return "lag 0.0 s" in shown
