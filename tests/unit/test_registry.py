@@ -17,6 +17,7 @@ from helmd.model.config.toml_tables import ConfigSource
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.layout import Layout, layout
 from helmd.model.suite.composition import whole_suite
+from helmd.model.suite.names import KEYCLOAK_START_SECONDS
 from helmd.model.suite.registry import read_registry
 from helmd.model.suite.service import Registry
 from helmd.operations.configuration.load import load_settings, load_suite, path_faults
@@ -156,7 +157,7 @@ def test_defaults_follow_the_kind() -> None:
         '[services.mail]\ntype = "external"\nurl = "https://mail.example:8025"\nhealth.check = "port"\n'
     )
     assert suite["keycloak"].health.check == "realm" and suite["keycloak"].success_exit_status == (143,)
-    assert suite["keycloak"].health.start_timeout == 180
+    assert suite["keycloak"].health.start_timeout == KEYCLOAK_START_SECONDS
     assert suite["job"].health.check == "process" and suite["job"].start_command == ("bin/run", "--all")
     assert suite["job"].url == "" and suite["job"].port is None
     assert suite["mail"].external and suite["mail"].health.check == "port"

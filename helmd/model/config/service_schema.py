@@ -5,7 +5,7 @@ from helmd.model.config.backup_schema import SHARED_SETTINGS
 from helmd.model.config.file_format import FORMATS
 from helmd.model.config.install_schema import INSTALL_SETTINGS
 from helmd.model.config.setting import Setting
-from helmd.model.suite.names import DATABASE_CONNECTIONS
+from helmd.model.suite.names import DATABASE_CONNECTIONS, KEYCLOAK_START_SECONDS
 
 _seconds = "duration"
 
@@ -269,7 +269,13 @@ SERVICE_SETTINGS = (
         "health.verify_tls", values.boolean, "boolean", "false", "Whether an https check verifies the certificate."
     ),
     Setting("health.timeout", values.duration, _seconds, "2s", "How long one check may take."),
-    Setting("health.start_timeout", values.duration, _seconds, "60s (keycloak: 180s)", "How long a start may take."),
+    Setting(
+        "health.start_timeout",
+        values.duration,
+        _seconds,
+        f"60s (keycloak: {KEYCLOAK_START_SECONDS:g}s)",
+        "How long a start may take.",
+    ),
     Setting(
         "health.interval",
         values.duration,

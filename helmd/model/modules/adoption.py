@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from helmd.model.errors import HelmError
-from helmd.model.suite.names import fault_in_name
+from helmd.model.suite.names import KEYCLOAK_START_SECONDS, fault_in_name
 
 OLDER_HELM = "hivematrix-helm"
 """The directory of the older Helm, beside the checkouts."""
@@ -23,7 +23,6 @@ STAGES: tuple[Stage, ...] = ("planned", "stopped", "written", "done")
 _RUNS_SCRIPTS = re.compile(r"(?:python|pypy|java|node|gunicorn|uwsgi|flask|celery|bash|dash|sh|authbind)[0-9.]*\Z")
 _SCRIPT = re.compile(r"\A[^-].*\.(?:py|sh|js|jar)\Z|/")
 _REALM = "/realms/hivematrix/.well-known/openid-configuration"
-_KEYCLOAK_SECONDS = 180
 
 
 class AdoptionError(HelmError):
@@ -122,7 +121,7 @@ def keycloak_entry(path: str, command: Sequence[str], port: int) -> dict[str, An
         "path": path,
         "port": port,
         "start_command": list(command),
-        "health": {"path": _REALM, "start_path": _REALM, "start_timeout": _KEYCLOAK_SECONDS},
+        "health": {"path": _REALM, "start_path": _REALM, "start_timeout": KEYCLOAK_START_SECONDS},
         "success_exit_status": [143],
         "restart": {"stop_timeout": 30},
         "shared_paths": ["conf", "data", "providers", "themes"],

@@ -51,6 +51,8 @@ HELM_URL_VARIABLE = "HELM_SERVICE_URL"
 """The environment variable in which HiveMatrix' modules look for Helm's URL; without it they take the default one."""
 CLIENT_SECRET = "{keycloak.client_secret}"
 """In a service's settings, the value of a variable that gets the secret of Keycloak's client for Core."""
+KEYCLOAK_START_SECONDS = 600
+"""Default time limit of a start of Keycloak, the one of its own operator: the first one creates all tables."""
 DATABASE_CONNECTIONS = 50
 """How many connections a service's role may hold there: four worker processes with ten each, and some to spare."""
 

@@ -12,7 +12,7 @@ from helmd.model.config.service_schema import SERVICE_SETTINGS
 from helmd.model.config.toml_tables import ConfigSource, Given, SettingsReader, parse_toml, shown_key
 from helmd.model.errors import ConfigurationError, Fault
 from helmd.model.suite.dependencies import find_cycle
-from helmd.model.suite.names import MODES, default_path, fault_in_name
+from helmd.model.suite.names import KEYCLOAK_START_SECONDS, MODES, default_path, fault_in_name
 from helmd.model.suite.service import (
     DatabaseConfig,
     Health,
@@ -149,7 +149,7 @@ def _service(name: str, entry: Mapping[str, Given], member: Given) -> Service:
     if kind == "oneshot":
         health, restart = {"check": "process"}, {"policy": "no"}
     if kind == "keycloak":
-        health = {"check": "realm", "start_timeout": 180.0}
+        health = {"check": "realm", "start_timeout": KEYCLOAK_START_SECONDS}
         restart = {"stop_timeout": 30.0}
         plain["success_exit_status"] = (143,)
     if port:

@@ -119,8 +119,7 @@ def started_server(keycloak: KeycloakUnit, manager: Manager, notify: Report) -> 
         notify(f"starting {name}")
     elif facts.active_state == "activating":
         notify(f"waiting for {name}, which is starting")
-    # On a busy machine, systemd may end the first start before all tables are created; the next one continues there.
-    deadline = time.monotonic() + 2 * keycloak.service.slowest_start
+    deadline = time.monotonic() + keycloak.service.slowest_start
     said = waited = time.monotonic()
     while True:
         if time.monotonic() - said > _PROGRESS:
