@@ -176,7 +176,9 @@ class Browser:
         return found
 
     def clear_cookies(self) -> None:
-        """Delete the cookies of all sites."""
+        """Leave the page and delete the cookies of all sites."""
+        # Keycloak's login page reloads itself when its cookies change, and would replace the next page.
+        self.get("about:blank")
         self.do(lambda: self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {}))
 
     def size(self, width: int, height: int, dark: bool = False) -> None:

@@ -126,7 +126,7 @@ class Dashboard:
     def open_behind_gateway(self, path: str = "", role: str = "admin") -> None:
         """Open the page through the gateway, after a login there, and wait until its scripts run."""
         self._now = ""
-        self.browser.do(lambda: self.browser.driver.execute_cdp_cmd("Network.clearBrowserCookies", {}))
+        self.browser.clear_cookies()
         self._log_in(self.person(role), BEHIND_GATEWAY)
         self.browser.get(BEHIND_GATEWAY + path)
         self.browser.until_there("[data-theme-switch]:not([hidden])")
