@@ -349,6 +349,27 @@ async def test_a_common_text_is_found_by_scanning_at_the_beginning_of_a_day(
     assert page.common
 
 
+async def test_a_page_of_a_common_text_scans_little_more_than_it_needs(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_PROBE", 100)
+    monkeypatch.setattr(search, "_CHUNK", 1_000)
+    texts = ("an error", "started", "ended", "reloaded")
+    rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", texts[n % 4]) for n in range(2_000)]
+    await append(connection, rows)
+    counts: list[int] = []
+    scan = search._Search._scan_chunk
+
+    async def noted(*given: Any) -> int:
+        counts.append(await scan(*given))
+        return counts[-1]
+
+    monkeypatch.setattr(search._Search, "_scan_chunk", noted)
+    page = await find(connection, LogFilter(text="error"), 50)
+    assert [entry.row.timestamp for entry in page.entries] == [row.timestamp for row in rows[-4 : -4 * 51 : -4]]
+    assert counts[0] == 100 and 204 <= sum(counts) < 300
+
+
 async def test_a_text_is_scanned_for_if_the_index_takes_too_long(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

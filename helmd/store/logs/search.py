@@ -45,7 +45,9 @@ from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, gr
 from helmd.store.session import Connection, limit_statements, reason, store_errors
 
 _PROBE, _CHUNK = 2_000, 10_000
-"""Entries scanned per statement for a text: at first, and later."""
+"""Entries scanned per statement for a text: at first, also the minimum, and at most."""
+_CHUNK_MARGIN = 1.5
+"""Entries scanned for the rest of a page, as a multiple of those that are expected to fill it."""
 _COMMON = 4
 """A text counts as common if scanning this many chunks would fill the page."""
 _MIN_CHUNKS = 3
@@ -311,12 +313,21 @@ class _Search:
             # Too few entries to judge how common the text is, but nearly empty days must not be scanned one by one.
             if seen < _PROBE and chunks < _MIN_CHUNKS:
                 continue
-            chunk = _CHUNK
+            chunk = self._next_chunk(seen, needed)
             if by_index and len(self._found) * _CHUNK * _COMMON < (needed - len(self._found)) * seen:
                 self._scanning = by_index = False
                 if await self._query_for_a_share(rest, needed):
                     return
                 rest = [day for day in rest if not self._is_past(day)]
+
+    def _next_chunk(self, seen: int, needed: int) -> int:
+        """Return how many entries to scan next, by the share of matches in the SEEN ones: a page that is nearly full
+        needs few.
+        """
+        if not self._found:
+            return _CHUNK
+        expected = (needed - len(self._found)) * seen / len(self._found)
+        return max(_PROBE, min(_CHUNK, round(_CHUNK_MARGIN * expected)))
 
     async def _query_for_a_share(self, days: Sequence[Sequence[Leaf]], needed: int) -> bool:
         """Query DAYS for _INDEX_SHARE of the remaining time; return False if that was not enough."""
