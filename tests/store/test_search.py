@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -17,7 +16,7 @@ from helmd.model.logs import index_policy as decisions
 from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import TEXT_MODES, LogFilter, PageCursor, page_cursor_of, words_of
 from helmd.model.logs.level import LEVELS
-from helmd.store.logs import counts, search
+from helmd.store.logs import counts, scan_estimate, search
 from helmd.store.logs.counts import Histogram, histogram, total
 from helmd.store.logs.entries import StoredEntry
 from helmd.store.logs.export import export
@@ -145,9 +144,9 @@ async def index_some(database: Database, monkeypatch: pytest.MonkeyPatch, rows: 
 async def test_every_filter_returns_its_matches_page_by_page(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, common: int
 ) -> None:
-    monkeypatch.setattr(search, "_PROBE", 50)
-    monkeypatch.setattr(search, "_CHUNK", 100)
-    monkeypatch.setattr(search, "_COMMON", common)
+    monkeypatch.setattr(scan_estimate, "PROBE", 50)
+    monkeypatch.setattr(scan_estimate, "CHUNK", 100)
+    monkeypatch.setattr(scan_estimate, "COMMON", common)
     await index_some(database, monkeypatch, random_rows(3_000, seed=common))
     stored = await everything(connection)
     assert len(stored) == 3_000
@@ -191,8 +190,8 @@ async def test_empty_future_days_are_skipped(connection: Connection) -> None:
 async def test_a_search_is_continued_after_the_time_limit(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "_PROBE", 20)
-    monkeypatch.setattr(search, "_CHUNK", 20)
+    monkeypatch.setattr(scan_estimate, "PROBE", 20)
+    monkeypatch.setattr(scan_estimate, "CHUNK", 20)
     await append(connection, random_rows(2_000, seed=5))
     stored = await everything(connection)
     for wanted in (
@@ -330,69 +329,6 @@ async def test_rows_stored_meanwhile_do_not_change_pages(connection: Connection,
         entry for entry in before if "err" in entry.row.message.lower()
     ]
     assert len({entry.id for entry in found}) == len(found)
-
-
-async def test_a_common_text_is_found_by_scanning_at_the_beginning_of_a_day(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The index of the previous day would read all matches for one page."""
-    monkeypatch.setattr(search, "_PROBE", 100)
-    await append(connection, [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", "an error") for n in range(1_000)])
-    await append(connection, [LogRow(BASE + DAY, "codex", "INFO", "just begun")])
-
-    async def by_index(*_: object) -> None:
-        pytest.fail("an index was used")
-
-    monkeypatch.setattr(search._Search, "_query", by_index)
-    page = await find(connection, LogFilter(text="error"), 50)
-    assert len(page.entries) == 50
-    assert page.common
-
-
-async def test_a_page_of_a_common_text_scans_little_more_than_it_needs(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search, "_PROBE", 100)
-    monkeypatch.setattr(search, "_CHUNK", 1_000)
-    texts = ("an error", "started", "ended", "reloaded")
-    rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", texts[n % 4]) for n in range(2_000)]
-    await append(connection, rows)
-    counts: list[int] = []
-    scan = search._Search._scan_chunk
-
-    async def noted(*given: Any) -> int:
-        counts.append(await scan(*given))
-        return counts[-1]
-
-    monkeypatch.setattr(search._Search, "_scan_chunk", noted)
-    page = await find(connection, LogFilter(text="error"), 50)
-    assert [entry.row.timestamp for entry in page.entries] == [row.timestamp for row in rows[-4 : -4 * 51 : -4]]
-    assert counts[0] == 100 and 204 <= sum(counts) < 300
-
-
-async def test_a_text_is_scanned_for_if_the_index_takes_too_long(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search, "_PROBE", 50)
-    monkeypatch.setattr(search, "_CHUNK", 200)
-    monkeypatch.setattr(search, "_INDEX_SHARE", 0.001 / WITHIN)  # a millisecond
-    rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", f"{'long ' * 4_000}{n:04d}.") for n in range(2_000)]
-    await append(connection, [LogRow(BASE - DAY, "codex", "INFO", "0042. of the day before"), *rows])
-    ended: list[object] = []
-    walk = search._Search._query
-
-    async def noted(*given: Any) -> None:
-        try:
-            await walk(*given)
-        except psycopg.errors.QueryCanceled as error:
-            ended.append(error)
-            raise
-
-    monkeypatch.setattr(search._Search, "_query", noted)
-    page = await find(connection, LogFilter(text="0042."), 10, seconds=WITHIN)
-    assert len(ended) == 1
-    assert page.searched_to is None
-    assert [entry.row.message[-24:] for entry in page.entries] == [rows[42].message[-24:], "0042. of the day before"]
 
 
 async def test_a_warm_connection_has_plans_for_searches(

@@ -41,17 +41,10 @@ from helmd.store.logs.entries import (
     stored,
     where,
 )
+from helmd.store.logs.scan_estimate import ScanEstimate
 from helmd.store.maintenance.partitions import MOST_DAYS, Leaf, group_by_day, growing_groups, leaves, retry_if_dropped
 from helmd.store.session import Connection, limit_statements, reason, store_errors
 
-_PROBE, _CHUNK = 2_000, 10_000
-"""Entries scanned per statement for a text: at first, also the minimum, and at most."""
-_CHUNK_MARGIN = 1.5
-"""Entries scanned for the rest of a page, as a multiple of those that are expected to fill it."""
-_COMMON = 4
-"""A text counts as common if scanning this many chunks would fill the page."""
-_MIN_CHUNKS = 3
-"""Chunks scanned before the indexes are used, even if they had few entries."""
 _DEEP_OFFSET = 2_000
 """Largest offset for which entries are fetched and discarded; for a larger one the position is found first."""
 _INDEX_SHARE = 0.5
@@ -301,33 +294,22 @@ class _Search:
         rest = [list(day) for day in days]
         by_index = self._wanted.text is not None and indexable(self._wanted)
         self._scanning = True
-        chunk, seen, chunks = _PROBE, 0, 0
+        estimate = ScanEstimate()
         while rest:
-            number = await self._scan_chunk(rest[0], chunk, needed - len(self._found))
+            found, left = len(self._found), needed - len(self._found)
+            chunk = estimate.next_chunk(left)
+            number = await self._scan_chunk(rest[0], chunk, left)
             if number < chunk:
                 self._move_to(self._end_of(rest.pop(0)))
             if len(self._found) >= needed:
                 del self._found[needed:]
                 return
-            seen, chunks = seen + number, chunks + 1
-            # Too few entries to judge how common the text is, but nearly empty days must not be scanned one by one.
-            if seen < _PROBE and chunks < _MIN_CHUNKS:
-                continue
-            chunk = self._next_chunk(seen, needed)
-            if by_index and len(self._found) * _CHUNK * _COMMON < (needed - len(self._found)) * seen:
+            estimate.add(number, len(self._found) - found)
+            if by_index and estimate.known and not estimate.is_common(needed - len(self._found)):
                 self._scanning = by_index = False
                 if await self._query_for_a_share(rest, needed):
                     return
                 rest = [day for day in rest if not self._is_past(day)]
-
-    def _next_chunk(self, seen: int, needed: int) -> int:
-        """Return how many entries to scan next, by the share of matches in the SEEN ones: a page that is nearly full
-        needs few.
-        """
-        if not self._found:
-            return _CHUNK
-        expected = (needed - len(self._found)) * seen / len(self._found)
-        return max(_PROBE, min(_CHUNK, round(_CHUNK_MARGIN * expected)))
 
     async def _query_for_a_share(self, days: Sequence[Sequence[Leaf]], needed: int) -> bool:
         """Query DAYS for _INDEX_SHARE of the remaining time; return False if that was not enough."""
