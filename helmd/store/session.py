@@ -123,16 +123,23 @@ def deadline(connection: Connection, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-async def limit_statements(connection: Connection, seconds: float, *, keep_plans: bool = False) -> None:
+async def limit_statements(
+    connection: Connection, seconds: float, *, keep_plans: bool = False, few: bool = False
+) -> None:
     """Set statement_timeout until the end of the transaction; a statement that takes longer raises QueryCanceled.
 
     Parallel workers are disabled, since starting them takes longer than such statements, and takes the processor from
-    others. KEEP_PLANS selects generic plans for prepared statements (plan_cache_mode).
+    others. KEEP_PLANS selects generic plans for prepared statements (plan_cache_mode). FEW says that an index finds the
+    few rows: sequential scans are disabled, since the planner expects of a BRIN index that it finds nearly all rows.
     """
     await connection.execute(
         "SELECT set_config('statement_timeout', %s, true), set_config('plan_cache_mode', %s, true),"
-        " set_config('max_parallel_workers_per_gather', '0', true)",
-        (f"{max(_LEAST_MILLISECONDS, round(seconds * 1000))}ms", "force_generic_plan" if keep_plans else "auto"),
+        " set_config('max_parallel_workers_per_gather', '0', true), set_config('enable_seqscan', %s, true)",
+        (
+            f"{max(_LEAST_MILLISECONDS, round(seconds * 1000))}ms",
+            "force_generic_plan" if keep_plans else "auto",
+            "off" if few else "on",
+        ),
         prepare=True,
     )
 

@@ -17,7 +17,7 @@ from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import TEXT_MODES, LogFilter, PageCursor, page_cursor_of, words_of
 from helmd.model.logs.level import LEVELS
 from helmd.store.logs import counts, scan_estimate, search
-from helmd.store.logs.counts import Histogram, histogram, total
+from helmd.store.logs.counts import Histogram, Total, histogram, total
 from helmd.store.logs.entries import StoredEntry
 from helmd.store.logs.export import export
 from helmd.store.logs.search import Page, warm
@@ -329,6 +329,36 @@ async def test_rows_stored_meanwhile_do_not_change_pages(connection: Connection,
         entry for entry in before if "err" in entry.row.message.lower()
     ]
     assert len({entry.id for entry in found}) == len(found)
+
+
+async def test_a_trace_on_an_open_day_is_found_without_a_sequential_scan(
+    connection: Connection, database: Database
+) -> None:
+    """There it has an index by ranges of pages alone, from which the planner expects nearly all rows."""
+    chosen = random.Random(9)
+    traces = [f"{chosen.randrange(16**12):012x}" for _ in range(7_000)]
+    rows = [
+        LogRow(BASE + timedelta(seconds=n), "codex", "INFO", "x" * 200, trace_id=traces[n // 3]) for n in range(20_000)
+    ]
+    await append(connection, rows)
+    owner = await connect(database.owner, "owner")
+    await owner.execute("VACUUM ANALYZE log_entries")
+    await owner.close()
+    wanted = LogFilter(trace_id=traces[4_000])
+    stored = [entry.row for entry in await everything(connection) if is_wanted(wanted, entry.row)]
+
+    async def sequential_scans() -> int:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        cursor = await connection.execute(
+            "SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE relname ~ '^log_entries_'"
+        )
+        return int((await cursor.fetchone() or (0,))[0])
+
+    before = await sequential_scans()
+    page = await find(connection, wanted, 100)
+    assert [entry.row for entry in page.entries] == stored
+    assert await total(connection, wanted, WITHIN) == Total(len(stored)) == Total(3)
+    assert await sequential_scans() == before
 
 
 async def test_a_warm_connection_has_plans_for_searches(

@@ -252,7 +252,7 @@ async def _by_scanning(connection: Connection, wanted: LogFilter, deadline: floa
                 parts.append(part)
                 given += values
         statement = f"SELECT {' + '.join(parts)}".encode()
-        rows = await within_deadline(connection, statement, given, deadline, keep_plan=True)
+        rows = await within_deadline(connection, statement, given, deadline, keep_plan=True, few=wanted.few)
         if rows is None:
             if not counted:
                 counted, reached = await _sampled(connection, wanted, days)
@@ -355,7 +355,8 @@ async def _histogram_by_scanning(
         statement = sql.SQL("SELECT date_bin(%s, timestamp, %s), level, count(*) FROM ({}) AS e GROUP BY 1, 2").format(
             sql.SQL(" UNION ALL ").join(parts)
         )
-        rows = await within_deadline(connection, statement, [step, _EPOCH, *given * len(parts)], deadline)
+        values = [step, _EPOCH, *given * len(parts)]
+        rows = await within_deadline(connection, statement, values, deadline, few=wanted.few)
         if rows is None:
             return some[0][0].begins + timedelta(days=1)
         for bucket, level, entries in rows:
@@ -381,14 +382,18 @@ async def within_deadline(
     deadline: float,
     *,
     keep_plan: bool = False,
+    few: bool = False,
 ) -> list[TupleRow] | None:
-    """Return the rows of STATEMENT, or None if DEADLINE passes first."""
+    """Return the rows of STATEMENT, or None if DEADLINE passes first.
+
+    KEEP_PLAN and FEW are those of `helmd.store.session.limit_statements`.
+    """
     left = deadline - time.monotonic()
     if left <= 0:
         return None
     try:
         async with connection.transaction():
-            await limit_statements(connection, left, keep_plans=keep_plan)
+            await limit_statements(connection, left, keep_plans=keep_plan, few=few)
             cursor = await connection.execute(statement, given, prepare=keep_plan)
             return await cursor.fetchall()
     except psycopg.errors.QueryCanceled:

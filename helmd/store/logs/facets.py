@@ -99,7 +99,7 @@ class _Counting(NewestEntries):
     async def add(self, rows: sql.Composed, given: list[object], deadline: float) -> bool:
         queries = [_grouped(subject, number) for number, subject in enumerate(self._subjects)]
         statement = sql.SQL("WITH few AS MATERIALIZED ({}) {}").format(rows, sql.SQL(" UNION ALL ").join(queries))
-        counted = await within_deadline(self.connection, statement, given, deadline)
+        counted = await within_deadline(self.connection, statement, given, deadline, few=self.wanted.few)
         for number, value, entries in counted or ():
             subject = self._subjects[number]
             if value is not None or not subject.startswith(CONTEXT_FIELD):

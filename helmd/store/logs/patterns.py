@@ -84,7 +84,7 @@ class _Grouping(NewestEntries):
             " SELECT grouped.*, left(few.message, {shown}) FROM grouped JOIN few ON few.id = grouped.example"
         ).format(line=_LINE, rows=rows, most=sql.Literal(_KEPT), shown=sql.Literal(_SHOWN))
         values = [*given, VARYING_PART, PLACE, PLACE, f"{PLACE}+", PLACE]
-        grouped = await within_deadline(self.connection, statement, values, deadline)
+        grouped = await within_deadline(self.connection, statement, values, deadline, few=self.wanted.few)
         for row in grouped or ():
             self._put(FoundPattern(*row))
         return grouped is not None

@@ -423,7 +423,7 @@ class _Search:
             raise _OutOfTimeError
         if self._limit_set == 0.0 or left < 0.7 * self._limit_set or keep_plan > self._keeps_plans:
             self._keeps_plans |= keep_plan
-            await limit_statements(self._connection, left, keep_plans=self._keeps_plans)
+            await limit_statements(self._connection, left, keep_plans=self._keeps_plans, few=self._wanted.few)
             self._limit_set = left
 
 
