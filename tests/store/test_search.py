@@ -144,8 +144,8 @@ async def index_some(database: Database, monkeypatch: pytest.MonkeyPatch, rows: 
 async def test_every_filter_returns_its_matches_page_by_page(
     connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, common: int
 ) -> None:
-    monkeypatch.setattr(scan_estimate, "PROBE", 50)
-    monkeypatch.setattr(scan_estimate, "CHUNK", 100)
+    monkeypatch.setattr(scan_estimate, "MIN_CHUNK", 50)
+    monkeypatch.setattr(scan_estimate, "MAX_CHUNK", 100)
     monkeypatch.setattr(scan_estimate, "COMMON", common)
     await index_some(database, monkeypatch, random_rows(3_000, seed=common))
     stored = await everything(connection)
@@ -190,8 +190,8 @@ async def test_empty_future_days_are_skipped(connection: Connection) -> None:
 async def test_a_search_is_continued_after_the_time_limit(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_estimate, "PROBE", 20)
-    monkeypatch.setattr(scan_estimate, "CHUNK", 20)
+    monkeypatch.setattr(scan_estimate, "MIN_CHUNK", 20)
+    monkeypatch.setattr(scan_estimate, "MAX_CHUNK", 20)
     await append(connection, random_rows(2_000, seed=5))
     stored = await everything(connection)
     for wanted in (

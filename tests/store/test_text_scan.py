@@ -31,7 +31,7 @@ async def test_a_common_text_is_found_by_scanning_at_the_beginning_of_a_day(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index of the previous day would read all matches for one page."""
-    monkeypatch.setattr(scan_estimate, "PROBE", 100)
+    monkeypatch.setattr(scan_estimate, "MIN_CHUNK", 100)
     await append(connection, [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", "an error") for n in range(1_000)])
     await append(connection, [LogRow(BASE + DAY, "codex", "INFO", "just begun")])
 
@@ -47,8 +47,8 @@ async def test_a_common_text_is_found_by_scanning_at_the_beginning_of_a_day(
 async def test_a_page_of_a_common_text_scans_little_more_than_it_needs(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_estimate, "PROBE", 100)
-    monkeypatch.setattr(scan_estimate, "CHUNK", 1_000)
+    monkeypatch.setattr(scan_estimate, "MIN_CHUNK", 100)
+    monkeypatch.setattr(scan_estimate, "MAX_CHUNK", 1_000)
     texts = ("an error", "started", "ended", "reloaded")
     rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", texts[n % 4]) for n in range(2_000)]
     await append(connection, rows)
@@ -69,8 +69,8 @@ async def test_matches_that_come_in_a_burst_do_not_make_a_text_common(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nearly a page of them at the end of the day, and no more for a long time: the index finds the rest at once."""
-    monkeypatch.setattr(scan_estimate, "PROBE", 100)
-    monkeypatch.setattr(scan_estimate, "CHUNK", 200)
+    monkeypatch.setattr(scan_estimate, "MIN_CHUNK", 100)
+    monkeypatch.setattr(scan_estimate, "MAX_CHUNK", 200)
     texts = ["an error"] * 10 + ["started"] * 4_900 + ["an error"] * 90
     rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", text) for n, text in enumerate(texts)]
     await append(connection, rows)
@@ -92,8 +92,8 @@ async def test_matches_that_come_in_a_burst_do_not_make_a_text_common(
 async def test_a_text_is_scanned_for_if_the_index_takes_too_long(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_estimate, "PROBE", 50)
-    monkeypatch.setattr(scan_estimate, "CHUNK", 200)
+    monkeypatch.setattr(scan_estimate, "MIN_CHUNK", 50)
+    monkeypatch.setattr(scan_estimate, "MAX_CHUNK", 200)
     monkeypatch.setattr(search, "_INDEX_SHARE", 0.001 / WITHIN)  # a millisecond
     rows = [LogRow(BASE + timedelta(seconds=n), "codex", "INFO", f"{'long ' * 4_000}{n:04d}.") for n in range(2_000)]
     await append(connection, [LogRow(BASE - DAY, "codex", "INFO", "0042. of the day before"), *rows])

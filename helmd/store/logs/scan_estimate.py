@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 
-PROBE, CHUNK = 2_000, 10_000
-"""Entries scanned per statement: at first, which is also the minimum, and at most."""
+MIN_CHUNK, MAX_CHUNK = 2_000, 10_000
+"""Entries scanned per statement: at first and at least, and at most."""
 _MARGIN = 1.5
 """Entries scanned for the rest of a page, as a multiple of those that are expected to fill it."""
 COMMON = 4
 """A text counts as common if scanning this many chunks would fill the page."""
-_MIN_CHUNKS = 3
-"""Chunks scanned before the index is used, even if they had few entries."""
+_MIN_SCANS = 3
+"""Chunks scanned before the index is used, though they had few entries together."""
 
 
 @dataclass(slots=True)
 class ScanEstimate:
-    """The share of matches in the entries scanned last: at least `PROBE`, if there were as many.
+    """The share of matches in the entries scanned last: at least `MIN_CHUNK`, if there were as many.
 
     Not in all of them, since matches come in bursts, which say nothing about older entries.
     """
@@ -25,7 +25,7 @@ class ScanEstimate:
 
     def add(self, seen: int, hits: int) -> None:
         """Add a chunk of SEEN entries, of which HITS match."""
-        if self._seen >= PROBE:
+        if self._seen >= MIN_CHUNK:
             self._seen = self._hits = self._chunks = 0
         self._seen += seen
         self._hits += hits
@@ -34,16 +34,16 @@ class ScanEstimate:
     @property
     def known(self) -> bool:
         """Whether it is based on enough entries, or on several days that are nearly empty."""
-        return self._seen >= PROBE or self._chunks >= _MIN_CHUNKS
+        return self._seen >= MIN_CHUNK or self._chunks >= _MIN_SCANS
 
     def is_common(self, needed: int) -> bool:
         """Return whether scanning a few more chunks will probably find NEEDED matches."""
-        return self._hits * CHUNK * COMMON >= needed * self._seen
+        return self._hits * MAX_CHUNK * COMMON >= needed * self._seen
 
     def next_chunk(self, needed: int) -> int:
         """Return how many entries to scan for NEEDED matches."""
         if not self.known:
-            return PROBE
+            return MIN_CHUNK
         if not self._hits:
-            return CHUNK
-        return max(PROBE, min(CHUNK, round(_MARGIN * needed * self._seen / self._hits)))
+            return MAX_CHUNK
+        return max(MIN_CHUNK, min(MAX_CHUNK, round(_MARGIN * needed * self._seen / self._hits)))

@@ -6,10 +6,10 @@ report how far it got when the time limit is reached. The groups grow, so that t
 at once, and rare ones in few statements. Over several days, only ids are selected first and the rows fetched
 afterwards, since planning time grows with the number of columns.
 
-For a text, the newest entries are scanned first, which fills the page if the text is common. Otherwise the trigram
-indexes are used, for the ranges of ids that have one, and the remaining entries are scanned. If the indexes yield too
-little in half of the time (PostgreSQL lacks statistics of a partition that was just filled), scanning continues
-instead, so that every page makes progress.
+For a text, the newest entries are scanned first, which fills the page if the text is common
+(`helmd.store.logs.scan_estimate`). Otherwise the trigram indexes are used, for the ranges of ids that have one, and the
+remaining entries are scanned. If the indexes yield too little in half of the time (PostgreSQL lacks statistics of a
+partition that was just filled), scanning continues instead, so that every page makes progress.
 
 A search over many days uses prepared statements with generic plans (`helmd.store.maintenance.partitions`), since
 planning takes several times as long as execution.
