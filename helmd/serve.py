@@ -88,7 +88,6 @@ class Helmd:
             logs.measured.run,
             logs.feed.run,
             logs.maintenance.run,
-            logs.reader.run,
             suite.monitor.run,
             browsers.sessions.run,
             suite.engine.run,

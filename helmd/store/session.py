@@ -154,11 +154,10 @@ def abort_connection(connection: Connection) -> None:
 class Pool:
     """A connection pool for the tasks of a daemon; an async context manager. Opening it does not need the server.
 
-    ``kept`` of up to ``size`` connections are opened at once and kept open. ``made`` is set for each new one.
+    ``kept`` of up to ``size`` connections are opened at once and kept open.
     """
 
     def __init__(self, conninfo: str, application: str, size: int = 4, kept: int = 1) -> None:
-        self.made = asyncio.Event()
         self._pool = AsyncConnectionPool(
             conninfo,
             min_size=kept,
@@ -178,7 +177,6 @@ class Pool:
 
     async def _configure(self, connection: Connection) -> None:
         connection.prepared_max = _PREPARED
-        self.made.set()
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close(timeout=0.3)

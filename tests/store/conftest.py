@@ -38,7 +38,6 @@ LIMITS = (
     "store.session.CONNECT_SECONDS",
     "store.logs.counts._SAMPLE_SECONDS",
     "store.logs.newest._SAMPLE_SECONDS",
-    "store.logs.search._WARM_SECONDS",
     "store.logs.listen._TIMEOUT_SECONDS",
     "store.ingest.requests._ANSWER_SECONDS",
     "operations.logs.feed._READY_SECONDS",

@@ -20,7 +20,7 @@ from helmd.store.logs import counts, scan_estimate, search
 from helmd.store.logs.counts import Histogram, Total, histogram, total
 from helmd.store.logs.entries import StoredEntry
 from helmd.store.logs.export import export
-from helmd.store.logs.search import Page, warm
+from helmd.store.logs.search import Page
 from helmd.store.maintenance import indexes as sealing
 from helmd.store.maintenance.migrate import migrate
 from helmd.store.maintenance.partitions import leaves
@@ -361,30 +361,16 @@ async def test_a_trace_on_an_open_day_is_found_without_a_sequential_scan(
     assert await sequential_scans() == before
 
 
-async def test_a_warm_connection_has_plans_for_searches(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_plans_of_searches_over_many_days_are_kept(connection: Connection) -> None:
     await append(connection, random_rows(500, seed=2))
-    await warm(connection)
-
-    async def kept() -> set[tuple[str, int]]:
-        cursor = await connection.execute(
-            "SELECT name, generic_plans FROM pg_prepared_statements"
-            " WHERE generic_plans > 0 AND statement LIKE '%log_entries_%'"
-        )
-        return {(name, plans) async for name, plans in cursor}
-
-    before = await kept()
-    assert before
     stored = await everything(connection)
-    for wanted in (LogFilter(user_id="u3"), LogFilter(trace_id="t3"), LogFilter(user_id="u4")):
+    for wanted in (LogFilter(user_id="u3"), LogFilter(user_id="u4"), LogFilter(user_id="u5")):
         page = await find(connection, wanted, 100)
         assert list(page.entries) == [entry for entry in stored if is_wanted(wanted, entry.row)]
-    monkeypatch.setattr(search, "_MAX_WARM", 1)
-    await warm(connection)
-    after = await kept()
-    assert {name for name, _ in after} == {name for name, _ in before}
-    assert after != before
+    cursor = await connection.execute(
+        "SELECT max(generic_plans), sum(custom_plans) FROM pg_prepared_statements WHERE statement LIKE '%user_id%'"
+    )
+    assert await cursor.fetchone() == (3, 0)
 
 
 async def test_searches_over_a_year_have_enough_locks(connection: Connection, database: Database) -> None:

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, LiteralString, cast
-from weakref import WeakSet
 
 from helmd.model.api.log_views import LogView, LogViewRequest
-from helmd.model.errors import HelmError, StoreError
+from helmd.model.errors import HelmError
 from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.operations.logs.window import LogWindow, surrounding_window
 from helmd.store.ingest.ingested import newest_id
@@ -20,14 +19,14 @@ from helmd.store.logs.export import Form, export
 from helmd.store.logs.facets import Facet, facets
 from helmd.store.logs.gaps import StoredGap, gaps_between
 from helmd.store.logs.patterns import FoundPatterns, patterns
-from helmd.store.logs.search import Page, cursor_of, find, warm
+from helmd.store.logs.search import Page, cursor_of, find
 from helmd.store.logs.views import read_views, remove_view, save_view
 from helmd.store.session import Connection, Pool, connect, limit_statements
 
 CONNECTIONS = 10
 """Size of the pool: three searches with their counts, two followers, and some for short statements."""
 KEPT = 4
-"""Number of connections kept open, with warm caches: for two searches with their counts."""
+"""Number of connections kept open, since a new one reads the catalog first: for two searches with their counts."""
 SEARCH_SECONDS = 1.0
 COUNT_SECONDS = 0.2
 """Time limit in seconds for counting rows; after that their number is estimated."""
@@ -37,8 +36,6 @@ _EXPORT_SECONDS = 600.0
 """Time limit in seconds for fetching the next rows of an export."""
 _QUEUED_SECONDS = 5.0
 """Maximum time in seconds that a search is queued."""
-_WARM_AGAIN_SECONDS = 3600.0
-_WARM_PAUSE_SECONDS = 0.2
 _UNAVAILABLE_SECONDS = 0.7
 """Maximum time in seconds to wait for a connection while the store is known to be unavailable."""
 
@@ -69,23 +66,6 @@ class LogReader:
         self._searches = asyncio.Semaphore(_SEARCHES)
         self._reads = asyncio.Semaphore(_READS)
         self._exports = asyncio.Semaphore(_EXPORTS)
-
-    async def run(self) -> None:
-        """Warm new connections in advance (`helmd.store.logs.search.warm`), one at a time."""
-        while True:
-            self._pool.made.clear()
-            warmed: WeakSet[Connection] = WeakSet()
-            # The pool returns the connection that was idle longest, so each gets its turn.
-            with suppress(StoreError):
-                for _ in range(CONNECTIONS):
-                    await asyncio.sleep(_WARM_PAUSE_SECONDS)
-                    async with self._pooled("reading log entries", _QUICK_SECONDS) as connection:
-                        if connection not in warmed:
-                            warmed.add(connection)
-                            await breakable(connection, warm(connection))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_WARM_AGAIN_SECONDS):
-                    await self._pool.made.wait()
 
     async def page(
         self,

@@ -17,7 +17,6 @@ planning takes several times as long as execution.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -31,7 +30,7 @@ from helmd.model.logs.filter import LogFilter, PageCursor
 from helmd.model.logs.trigrams import indexable
 from helmd.store.logs.branches import NEWEST_FIRST, OLDEST_FIRST, Branch
 from helmd.store.logs.columns import PLAIN, READ_SQL, with_values
-from helmd.store.logs.counts import counted_by_day, total
+from helmd.store.logs.counts import counted_by_day
 from helmd.store.logs.entries import (
     StoredEntry,
     conditions,
@@ -52,11 +51,6 @@ _INDEX_SHARE = 0.5
 _MIN_GENERIC = 4
 """Minimum number of partitions for which a generic plan is worth keeping."""
 _MIN_LIMIT = 128
-_MAX_WARM = 256
-"""Newest partitions loaded into a connection's relation cache; each takes up to 0.2 MB in the backend."""
-_WARM_SECONDS = 1.0
-_RARE_ID, _ABSENT_TEXT = "-", "zqxjkvzqxjkv"
-"""Conditions that match nothing, for warming connections."""
 
 _DAY = timedelta(days=1)
 _PAST, _FUTURE = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
@@ -112,29 +106,6 @@ async def find(
             raise UsageError(f"q: invalid regular expression ({reason(error)})") from None
 
 
-async def warm(connection: Connection) -> None:
-    """Load partitions and generic plans of frequent searches into the connection's caches. Raises StoreError.
-
-    The backend reads the catalogs of each partition and index on first use, which takes longer than a search.
-    """
-
-    async def warm_up() -> None:
-        days = group_by_day(await leaves(connection))
-        group: list[Sequence[Leaf]] = []
-        for chunk in growing_groups(days, MOST_DAYS):
-            if group and sum(map(len, [*group, *chunk])) > _MAX_WARM:
-                break
-            group += chunk
-        for unmatched in (LogFilter(trace_id=_RARE_ID), LogFilter(user_id=_RARE_ID), LogFilter(text=_ABSENT_TEXT)):
-            async with connection.transaction():
-                await _Search(connection, unmatched, None, time.monotonic() + _WARM_SECONDS).warm_up(group)
-            if unmatched.text is None and len(group) == len(days):
-                await total(connection, unmatched, _WARM_SECONDS)
-
-    with store_errors("log entries can't be searched"), suppress(_OutOfTimeError, psycopg.errors.QueryCanceled):
-        await retry_if_dropped(warm_up)
-
-
 class _Search:
     """The state of one search: cursor, entries found, deadline."""
 
@@ -178,12 +149,6 @@ class _Search:
         found = tuple(self._found[offset : offset + limit])
         more = len(self._found) >= needed
         return Page(found, cursor_of(found[-1]) if more and found else None, common=more and self._scanning)
-
-    async def warm_up(self, days: Sequence[Sequence[Leaf]]) -> None:
-        """Run the statements of a search over DAYS without results, including the one that fetches entries."""
-        await self._query(days, 1)
-        for group in growing_groups(days, MOST_DAYS):
-            await self._fetch([leaf.name for leaf in chain.from_iterable(group)], {})
 
     async def _days(self) -> list[list[Leaf]]:
         """Return the partitions to search, by day, in the order of the search."""
