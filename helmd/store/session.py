@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -151,6 +152,13 @@ def abort_connection(connection: Connection) -> None:
             line.shutdown(socket.SHUT_RDWR)
 
 
+def _is_closed_by_server(connection: Connection) -> bool:
+    """Return whether something arrived on an unused connection: usually that the server has ended it."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
+
+
 class Pool:
     """A connection pool for the tasks of a daemon; an async context manager. Opening it does not need the server.
 
@@ -185,12 +193,18 @@ class Pool:
     async def connection(self, doing: LiteralString, seconds: float = 5.0) -> AsyncIterator[Connection]:
         """Yield a connection, for at most SECONDS, after waiting for it at most SECONDS. Raises StoreError.
 
-        DOING is a noun phrase for the error message, such as "reading metrics".
+        DOING is a noun phrase for the error message, such as "reading metrics". Connections that the server has closed,
+        when it was restarted, are replaced first.
         """
         with store_errors(doing):
-            async with self._pool.connection(timeout=seconds) as connection:
-                with deadline(connection, seconds):
-                    yield connection
+            for attempts in range(self._pool.max_size, -1, -1):
+                async with self._pool.connection(timeout=seconds) as connection:
+                    if attempts and _is_closed_by_server(connection):
+                        await connection.close()
+                        continue
+                    with deadline(connection, seconds):
+                        yield connection
+                    return
 
 
 async def columns_of(connection: Connection, table: str) -> dict[str, str]:
