@@ -83,12 +83,16 @@ class Lifecycle:
         if self._watchdog is None:
             return
         period = self._watchdog / 2
+        warned = False
         while True:
             silent = time.monotonic() - self._beaten
             if silent < period:
                 self._notify("WATCHDOG=1")
             else:
                 _log.warning("no progress for %.0f s; systemd restarts this process if that continues", silent)
+                if not warned:
+                    _log.warning("its tasks wait at: %s", "; ".join(sorted(map(_place, asyncio.all_tasks()))))
+            warned = silent >= period
             await asyncio.sleep(period / 2)
 
     async def _reload(self, hangup: asyncio.Event, reload: Callable[[], Awaitable[None]] | None) -> None:
@@ -106,6 +110,13 @@ class Lifecycle:
                 _log.error("reload failed; the old configuration stays in use: %s", error.sentence)
                 status = f"reload failed: {error.sentence}"
             self.ready(status)
+
+
+def _place(task: asyncio.Task[Any]) -> str:
+    """Return what TASK runs, and in which line of it."""
+    coroutine = task.get_coro()
+    frames = task.get_stack(limit=1)
+    return f"{getattr(coroutine, '__qualname__', coroutine)}:{frames[0].f_lineno if frames else '?'}"
 
 
 async def end(task: asyncio.Task[None]) -> None:
