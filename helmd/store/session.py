@@ -41,13 +41,25 @@ _KEEPALIVES = "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_kee
 
 @contextmanager
 def store_errors(doing: str) -> Iterator[None]:
-    """Convert psycopg.Error to a StoreError, with what was being done and PostgreSQL's message."""
+    """Convert psycopg.Error to a StoreError, with what was being done and PostgreSQL's message.
+
+    To CancelledError in a task that is being cancelled: on a lost connection psycopg raises an error in its place.
+    """
     try:
         yield
-    except psycopg.errors.QueryCanceled as error:
-        raise StoreTimeoutError(f"{doing}: {reason(error)}") from error
     except psycopg.Error as error:
-        raise StoreError(f"{doing}: {reason(error)}") from error
+        if _is_being_cancelled():
+            raise asyncio.CancelledError from error
+        kind = StoreTimeoutError if isinstance(error, psycopg.errors.QueryCanceled) else StoreError
+        raise kind(f"{doing}: {reason(error)}") from error
+
+
+def _is_being_cancelled() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def reason(error: psycopg.Error) -> str:

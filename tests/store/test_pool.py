@@ -1,10 +1,22 @@
-"""Connections of a pool after the server was restarted."""
+"""Connections that the server has closed, as when it was restarted."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
-from helmd.store.session import Pool
+import psycopg
+import pytest
+
+from helmd.model.errors import StoreError
+from helmd.store.ingest.ingested import newest_id
+from helmd.store.ingest.takeover import take_over
+from helmd.store.maintenance.expiry import expire
+from helmd.store.maintenance.indexes import compact, has_trigrams, index_text, seal, summarize
+from helmd.store.maintenance.partitions import make_ahead
+from helmd.store.session import Connection, Pool, connect, store_errors
 from tests.store.conftest import Database
-from tests.waiting import eventually
+from tests.waiting import WITHIN, eventually
 
 COUNT = 3
 
@@ -21,3 +33,45 @@ async def test_connections_that_the_server_closed_are_replaced_before_use(databa
             async with pool.connection("testing") as connection:
                 cursor = await connection.execute("SELECT 1")
                 assert await cursor.fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        has_trigrams,
+        summarize,
+        compact,
+        newest_id,
+        lambda connection: take_over(connection, lambda _: 7, print),
+        lambda connection: index_text(connection, datetime.now(UTC)),
+        lambda connection: seal(connection, datetime.now(UTC), lambda leaf, newest: True, True),
+        lambda connection: make_ahead(connection, [7], datetime.now(UTC)),
+        lambda connection: expire(connection, datetime.now(UTC), 1.0, True),
+    ],
+)
+async def test_maintenance_on_a_lost_connection_fails_with_a_store_error(
+    database: Database, step: Callable[[Connection], Awaitable[object]]
+) -> None:
+    """Any other error would end the daemon."""
+    connection = await connect(database.owner, "maintenance")
+    await connection.close()
+    with pytest.raises(StoreError):
+        await step(connection)
+
+
+async def test_a_lost_connection_does_not_hide_a_cancellation() -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        with store_errors("testing"):
+            try:
+                begun.set()
+                await asyncio.sleep(WITHIN)
+            except asyncio.CancelledError:
+                raise psycopg.OperationalError("server closed the connection unexpectedly") from None
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -83,7 +83,8 @@ class StoreMaintenance:
         failed: StoreError | None = None
         for step in (self._create_partitions, self._expire, self._index, self._take_over, *self._also):
             try:
-                await step(connection)
+                with store_errors("the log store can't be maintained"):
+                    await step(connection)
             except StoreError as error:
                 if connection.broken or connection.closed:
                     raise

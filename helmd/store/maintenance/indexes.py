@@ -130,10 +130,12 @@ async def compact(connection: Connection) -> str | None:
     Their pages are half empty, since they were split when rows of several services were inserted in turn. Raises
     StoreError, also if a lock is not granted within _LOCK_TIMEOUT because of a long read; indexes rebuilt by then stay.
     """
-    cursor = await connection.execute(
-        "SELECT leaf FROM log_partitions WHERE sealed AND NOT compact ORDER BY day, leaf LIMIT 1"
-    )
-    if (found := await cursor.fetchone()) is None:
+    with store_errors("the log store's partitions can't be read"):
+        cursor = await connection.execute(
+            "SELECT leaf FROM log_partitions WHERE sealed AND NOT compact ORDER BY day, leaf LIMIT 1"
+        )
+        found = await cursor.fetchone()
+    if found is None:
         return None
     leaf = str(found[0])
     with store_errors(f"the indexes of the partition {leaf} can't be rebuilt"):
