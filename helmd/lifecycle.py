@@ -91,7 +91,7 @@ class Lifecycle:
             else:
                 _log.warning("no progress for %.0f s; systemd restarts this process if that continues", silent)
                 if not warned:
-                    _log.warning("its tasks wait at: %s", "; ".join(sorted(map(_place, asyncio.all_tasks()))))
+                    _log.warning("tasks wait at: %s", "; ".join(sorted(map(_place, asyncio.all_tasks()))))
             warned = silent >= period
             await asyncio.sleep(period / 2)
 

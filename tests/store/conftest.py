@@ -30,7 +30,7 @@ OPTIONS = (
     # Its locks would outlast the short lock_timeout of maintenance.
     f" -c autovacuum=off -c max_locks_per_transaction={LOCKS}"
 )
-MIGRATING = {"connection", "locked", "migrated", "served", "writer"}
+MIGRATING = {"connection", "locked", "migrated", "served"}
 """Fixtures that first of all make Helm's tables in `database`, if they are not there already."""
 STALLED = 20
 """Seconds for which neither this process nor PostgreSQL is kept from running on a busy machine."""
@@ -205,21 +205,21 @@ def database(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Datab
 
 
 @pytest.fixture
-async def writer(database: Database) -> AsyncIterator[Connection]:
+async def connection(database: Database) -> AsyncIterator[Connection]:
     """A connection as Helm's role to a store with its tables."""
     await migrate(database.owner, "helm")
-    connection = await connect(database.store, "writer")
-    yield connection
-    await connection.close()
+    made = await connect(database.store, "writer")
+    yield made
+    await made.close()
 
 
 @pytest.fixture
-async def owner(writer: Connection, database: Database) -> AsyncIterator[Connection]:
+async def owner(connection: Connection, database: Database) -> AsyncIterator[Connection]:
     """A connection as the owner of that store's tables."""
-    connection = await connect_as_owner(database.owner)
-    assert connection is not None
-    yield connection
-    await connection.close()
+    made = await connect_as_owner(database.owner)
+    assert made is not None
+    yield made
+    await made.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,20 +12,11 @@ from helmd.model.logs.level import LEVELS
 from helmd.store.logs import counts
 from helmd.store.logs.counts import Total, histogram, level_counts, total
 from helmd.store.logs.entries import StoredEntry
-from helmd.store.maintenance.migrate import migrate
-from helmd.store.session import Connection, connect
+from helmd.store.session import Connection
 from tests.store.conftest import Database
 from tests.store.stored import BASE, CLASSES, append, everything, random_rows
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-
-
-@pytest.fixture
-async def connection(database: Database) -> AsyncIterator[Connection]:
-    await migrate(database.owner, "helm")
-    connection = await connect(database.store, "reader")
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A line that a service both prints and posts is kept twice, and the later one says so."""
 
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -9,20 +8,11 @@ import pytest
 
 from helmd.model.logs.entry import HTTP, JOURNAL, LogRow
 from helmd.model.logs.ids import CHANGED, ID_LIMIT
-from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, append
 
 MIDNIGHT = BASE + timedelta(days=1)
-
-
-@pytest.fixture
-async def connection(database: Database) -> AsyncIterator[Connection]:
-    await migrate(database.owner, "helm")
-    connection = await connect(database.store, "writer")
-    yield connection
-    await connection.close()
 
 
 def line(source: str, seconds: float = 0.0, text: str = "said", service: str = "codex") -> LogRow:

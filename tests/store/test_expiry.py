@@ -51,29 +51,29 @@ async def run(owner: Connection, clock: datetime, hours: int) -> list[str]:
 
 
 @pytest.mark.parametrize("wrong", [FAR, LONG_AGO])
-async def test_a_wrong_clock_empties_nothing(writer: Connection, owner: Connection, wrong: datetime) -> None:
-    await days(writer, 12)
-    await append(writer, [row(wrong, "written meanwhile")])
-    await put_samples(writer, [MetricSample("codex", wrong, "cpu_percent", 1.0)])
+async def test_a_wrong_clock_empties_nothing(connection: Connection, owner: Connection, wrong: datetime) -> None:
+    await days(connection, 12)
+    await append(connection, [row(wrong, "written meanwhile")])
+    await put_samples(connection, [MetricSample("codex", wrong, "cpu_percent", 1.0)])
     assert await run(owner, wrong, 23) == []
     said = await retention_warnings(owner, wrong)
     assert ("days ahead of the time by which days expire" if wrong == FAR else "Helm was built") in said[0]
     # Set right again, and entries come.
-    await append(writer, [row(NOW)] * 1000)
+    await append(connection, [row(NOW)] * 1000)
     assert await run(owner, NOW, 30) == []
-    assert len(await everything(writer)) == 1013
-    assert len(await read_samples(writer, "codex", LONG_AGO, FAR + DAY)) == 13
+    assert len(await everything(connection)) == 1013
+    assert len(await read_samples(connection, "codex", LONG_AGO, FAR + DAY)) == 13
     assert await retention_warnings(owner, NOW) == []
 
 
-async def test_a_clock_before_what_was_stored_is_said(writer: Connection, owner: Connection) -> None:
-    await days(writer, 3)
+async def test_a_clock_before_what_was_stored_is_said(connection: Connection, owner: Connection) -> None:
+    await days(connection, 3)
     assert "is behind the newest" in (await retention_warnings(owner, LONG_AGO))[1]
     assert "is behind the newest" in (await expire(owner, LONG_AGO, 0)).warnings[1]
 
 
-async def test_what_is_past_its_time_goes(writer: Connection, owner: Connection, database: Database) -> None:
-    await days(writer, 95)
+async def test_what_is_past_its_time_goes(connection: Connection, owner: Connection, database: Database) -> None:
+    await days(connection, 95)
     await begun_long_ago(owner)
     dropped = await run(owner, NOW, 26)
     logs = [name for name in dropped if name.startswith("log_entries")]
@@ -81,15 +81,15 @@ async def test_what_is_past_its_time_goes(writer: Connection, owner: Connection,
     assert len([name for name in dropped if name.startswith("service_metrics")]) == 3
     assert any("metrics kept for 14 days" in said for said in await retention_warnings(owner, NOW))
     await run(owner, NOW, 24 * 20)
-    kept = await read_samples(writer, "codex", NOW - 200 * DAY, NOW + DAY)
+    kept = await read_samples(connection, "codex", NOW - 200 * DAY, NOW + DAY)
     assert len(kept) == METRIC_DAYS + 1
-    assert len(await everything(writer)) == 91
+    assert len(await everything(connection)) == 91
     assert database.query("SELECT sum(entries) FROM log_counts_hour") == [(91,)]
     assert await retention_warnings(owner, NOW) == []
 
 
-async def test_running_time_continues_after_a_restart(writer: Connection, owner: Connection) -> None:
-    await days(writer, 92)
+async def test_running_time_continues_after_a_restart(connection: Connection, owner: Connection) -> None:
+    await days(connection, 92)
     await begun_long_ago(owner)
     await expire(owner, NOW, 0)
     half = HOLD_SECONDS / 2 + 1
@@ -98,7 +98,7 @@ async def test_running_time_continues_after_a_restart(writer: Connection, owner:
 
 
 async def test_posted_batches_are_remembered_whatever_the_clock(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
     """The database's clock can't be set here: what counts is that its times are not asked."""
     posted = await PostedStore.open(database.store, lambda _: 90)
@@ -117,16 +117,16 @@ async def test_posted_batches_are_remembered_whatever_the_clock(
     await posted.close()
 
 
-async def test_a_state_written_by_a_clock_ahead_is_replaced(writer: Connection) -> None:
-    await put_statuses(writer, [StatusRow("core", "running", FAR)])
-    await put_statuses(writer, [StatusRow("core", "stopped", NOW)])
-    assert [status.status for status in await read_statuses(writer)] == ["stopped"]
-    await put_statuses(writer, [StatusRow("core", "error", NOW - DAY)])
-    assert [status.status for status in await read_statuses(writer)] == ["stopped"]
+async def test_a_state_written_by_a_clock_ahead_is_replaced(connection: Connection) -> None:
+    await put_statuses(connection, [StatusRow("core", "running", FAR)])
+    await put_statuses(connection, [StatusRow("core", "stopped", NOW)])
+    assert [status.status for status in await read_statuses(connection)] == ["stopped"]
+    await put_statuses(connection, [StatusRow("core", "error", NOW - DAY)])
+    assert [status.status for status in await read_statuses(connection)] == ["stopped"]
 
 
 async def test_an_entry_for_a_partition_that_was_dropped_is_not_refused(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
     """A writer remembers which partitions there are. What it then can't store is tried again, not given up."""
     posted = await PostedStore.open(database.store, lambda _: 90)
@@ -142,11 +142,13 @@ async def test_an_entry_for_a_partition_that_was_dropped_is_not_refused(
     await again.close()
 
 
-async def test_doctor_reads_gaps_and_what_is_held(writer: Connection, owner: Connection, database: Database) -> None:
+async def test_doctor_reads_gaps_and_what_is_held(
+    connection: Connection, owner: Connection, database: Database
+) -> None:
     assert await _findings(database.store, NOW) == []
     second = int(NOW.timestamp()) * 1_000_000
     await append(
-        writer,
+        connection,
         [
             gap_row(Gap(second - 10**6, second, Missing.UNREADABLE, 48), "host"),
             gap_row(Gap(second - 10**6, second, Missing.LOST), "host"),
@@ -156,14 +158,14 @@ async def test_doctor_reads_gaps_and_what_is_held(writer: Connection, owner: Con
     said = [finding.sentence for finding in await _findings(database.store, NOW)]
     assert len(said) == 2
     assert any("at most 48 lines are missing" in each and "damaged" in each for each in said)
-    await days(writer, 12)
-    await append(writer, [row(FAR)])
+    await days(connection, 12)
+    await append(connection, [row(FAR)])
     await expire(owner, FAR, 0)
     said = [finding.sentence for finding in await _findings(database.store, FAR)]
     assert any("days ahead of the time by which days expire" in each for each in said)
 
 
-async def test_a_clock_ahead_is_said_at_once(writer: Connection, owner: Connection) -> None:
+async def test_a_clock_ahead_is_said_at_once(connection: Connection, owner: Connection) -> None:
     assert (await expire(owner, NOW, 0)).warnings == []
     assert "not synchronized" in (await expire(owner, NOW + 30 * DAY, 15)).warnings[0]
     assert (await expire(owner, NOW + 15 * timedelta(seconds=1), 15)).warnings == []
@@ -171,50 +173,52 @@ async def test_a_clock_ahead_is_said_at_once(writer: Connection, owner: Connecti
 
 
 async def test_a_clock_ahead_for_days_ages_no_entry_faster_than_running_time(
-    writer: Connection, owner: Connection
+    connection: Connection, owner: Connection
 ) -> None:
     """New entries come with its dates meanwhile; and before there was a limit, a tenth of the days went each day."""
-    await days(writer, 60)
+    await days(connection, 60)
     await begun_long_ago(owner)
     dropped: list[str] = []
     for hour in range(24 * 7):
         at = FAR + hour * timedelta(hours=1)
-        await append(writer, [row(at, "new")])
+        await append(connection, [row(at, "new")])
         dropped += (await expire(owner, at, 3600)).dropped
     assert [name for name in dropped if name.startswith("log_entries")] == []
     for _ in range(48):
-        await append(writer, [row(NOW + 7 * DAY)] * 25)
+        await append(connection, [row(NOW + 7 * DAY)] * 25)
         dropped += (await expire(owner, NOW + 7 * DAY, 3600, synchronized=True)).dropped
     assert [name for name in dropped if name.startswith("log_entries")] == []
-    assert len([each for each in await everything(writer) if each.row.message == "line"]) == 60 + 48 * 25
+    assert len([each for each in await everything(connection) if each.row.message == "line"]) == 60 + 48 * 25
 
 
-async def test_entries_written_before_the_clock_was_set_right_are_kept(writer: Connection, owner: Connection) -> None:
+async def test_entries_written_before_the_clock_was_set_right_are_kept(
+    connection: Connection, owner: Connection
+) -> None:
     """A first boot in 1970, or with a clock that is behind by a retention: the clock is then synchronized."""
     for hours in range(3):
-        await append(writer, [row(LONG_AGO + hours * timedelta(hours=1), "first")])
-        await append(writer, [row(NOW - 100 * DAY + hours * timedelta(hours=1), "behind")])
+        await append(connection, [row(LONG_AGO + hours * timedelta(hours=1), "first")])
+        await append(connection, [row(NOW - 100 * DAY + hours * timedelta(hours=1), "behind")])
         await expire(owner, LONG_AGO, 3600)
-    await append(writer, [row(NOW, "right")])
+    await append(connection, [row(NOW, "right")])
     for hours in range(24 * 20):
         done = await expire(owner, NOW + hours * timedelta(hours=1), 3600, synchronized=True)
         assert [name for name in done.dropped if name.startswith("log")] == []
-    kept = sorted(each.row.message for each in await everything(writer))
+    kept = sorted(each.row.message for each in await everything(connection))
     assert kept == ["behind"] * 3 + ["first"] * 3 + ["right"]
 
 
-async def test_boots_at_the_same_old_date_keep_its_day(writer: Connection, owner: Connection) -> None:
+async def test_boots_at_the_same_old_date_keep_its_day(connection: Connection, owner: Connection) -> None:
     """The clock has no battery: each boot begins in 1970, so that entries of many weeks are of one day."""
     begun = NOW - 130 * DAY
     for day in range(0, 131, 2):
         at = begun + day * DAY
-        await append(writer, [row(at, f"day {day}")])
+        await append(connection, [row(at, f"day {day}")])
         if day and day % 10 == 0:
-            await append(writer, [row(LONG_AGO, f"boot {day}")])
+            await append(connection, [row(LONG_AGO, f"boot {day}")])
             await expire(owner, LONG_AGO, 3600)
         await expire(owner, at, 2 * 23 * 3600, synchronized=True)
         await expire(owner, at, 3600, synchronized=True)
-    kept = {each.row.message for each in await everything(writer)}
+    kept = {each.row.message for each in await everything(connection)}
     assert {f"boot {day}" for day in range(50, 131, 10)} <= kept
     assert {f"day {day}" for day in range(44, 131, 2)} <= kept
     assert "day 20" not in kept

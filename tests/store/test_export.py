@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import tracemalloc
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,18 +16,9 @@ from helmd.model.logs.entry import LogRow
 from helmd.model.logs.filter import LogFilter
 from helmd.store.logs.columns import READ
 from helmd.store.logs.export import Form, export
-from helmd.store.maintenance.migrate import migrate
 from helmd.store.session import Connection, connect
 from tests.store.conftest import Database
 from tests.store.stored import BASE, append, everything, random_rows
-
-
-@pytest.fixture
-async def connection(database: Database) -> AsyncIterator[Connection]:
-    await migrate(database.owner, "helm")
-    connection = await connect(database.store, "reader")
-    yield connection
-    await connection.close()
 
 
 async def exported(connection: Connection, wanted: LogFilter, form: Form, **options: Any) -> bytes:

@@ -1,7 +1,6 @@
 """Partitions are made by whoever needs one, and nobody changes what is in them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
@@ -17,14 +16,6 @@ from tests.store.conftest import Cluster, Database
 from tests.store.stored import BASE, append, everything, find
 
 LEAF = "log_entries_90_20260310"
-
-
-@pytest.fixture
-async def connection(database: Database) -> AsyncIterator[Connection]:
-    await migrate(database.owner, "helm")
-    connection = await connect(database.store, "writer")
-    yield connection
-    await connection.close()
 
 
 def row(service: str = "codex", days: float = 0.0, text: str = "line") -> LogRow:

@@ -78,7 +78,7 @@ async def generate(connection: Connection, days: int, value: str = "1 + mod(n, 7
             )
 
 
-async def test_roll_ups_are_right_whatever_the_order(writer: Connection, database: Database) -> None:
+async def test_roll_ups_are_right_whatever_the_order(connection: Connection, database: Database) -> None:
     chosen = random.Random(5)
     begins = NOW - 2 * DAY
     samples = [
@@ -92,42 +92,42 @@ async def test_roll_ups_are_right_whatever_the_order(writer: Connection, databas
         for _ in range(3000)
     ]
     for first, last in pairwise(sorted({0, 3000, *(chosen.randrange(3000) for _ in range(12))})):
-        await put_samples(writer, samples[first:last])
+        await put_samples(connection, samples[first:last])
     for table, seconds in (MINUTES, FIVE_MINUTES):
         assert in_the_store(database, table) == rolled_up(samples, seconds)
     # What comes once its day is long over is in them as well.
     late = [cpu(NOW - 13 * DAY, 99.0), cpu(begins, 5000.0)]
-    await put_samples(writer, late)
+    await put_samples(connection, late)
     for table, seconds in (MINUTES, FIVE_MINUTES):
         assert in_the_store(database, table) == rolled_up([*samples, *late], seconds)
 
 
-async def test_what_failed_is_in_no_roll_up(writer: Connection, database: Database) -> None:
+async def test_what_failed_is_in_no_roll_up(connection: Connection, database: Database) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with writer.transaction():
-            await put_samples(writer, [cpu(NOW)])
+        async with connection.transaction():
+            await put_samples(connection, [cpu(NOW)])
             raise ZeroDivisionError
     assert in_the_store(database, "metric_minutes") == {}
 
 
-async def test_values_that_no_sum_can_have_do_no_harm(writer: Connection, database: Database) -> None:
+async def test_values_that_no_sum_can_have_do_no_harm(connection: Connection, database: Database) -> None:
     """Helm itself stores none such; another program, or an older Helm, may have."""
     await put_samples(
-        writer, [cpu(NOW, value) for value in (1.7e308, 1.7e308, float("inf"), float("nan"), 5e-324, 2.0)]
+        connection, [cpu(NOW, value) for value in (1.7e308, 1.7e308, float("inf"), float("nan"), 5e-324, 2.0)]
     )
     ((samples, total, least, greatest),) = in_the_store(database, "metric_minutes").values()
     assert (samples, total, least, greatest) == (2, 2.0, 5e-324, 2.0)
 
 
-async def test_helms_role_cannot_change_them(writer: Connection) -> None:
-    await put_samples(writer, [cpu(NOW)])
+async def test_helms_role_cannot_change_them(connection: Connection) -> None:
+    await put_samples(connection, [cpu(NOW)])
     for statement in (
         "UPDATE metric_minutes SET maximum = 0",
         "DELETE FROM metric_five_minutes",
         "DELETE FROM metric_series",
     ):
         with pytest.raises(Exception, match="permission denied"):
-            await writer.execute(statement.encode())
+            await connection.execute(statement.encode())
 
 
 async def served_metrics(served: Served, **given: str) -> dict[str, Any]:
@@ -138,12 +138,12 @@ async def served_metrics(served: Served, **given: str) -> dict[str, Any]:
 
 
 async def test_a_peak_of_15_seconds_in_a_chart_of_6_months(
-    writer: Connection, tmp_path: Path, database: Database
+    connection: Connection, tmp_path: Path, database: Database
 ) -> None:
     every = scaled(15, 60)
-    await generate(writer, HALF_A_YEAR, every=every)
+    await generate(connection, HALF_A_YEAR, every=every)
     peak, gap = NOW - 100 * DAY, (NOW - 50 * DAY, NOW - 47 * DAY)
-    await put_samples(writer, [cpu(peak, 387.5)])
+    await put_samples(connection, [cpu(peak, 387.5)])
     # A gap: its roll-ups are as if Helm had been off.
     for table in ("metric_minutes", "metric_five_minutes"):
         database.query(f"DELETE FROM {table} WHERE begins >= %s AND begins < %s RETURNING 1", *gap)
@@ -175,8 +175,8 @@ async def test_a_peak_of_15_seconds_in_a_chart_of_6_months(
         assert len((await served_metrics(served, start_time=since, step="900"))["metrics"]) <= MOST_SAMPLES
 
 
-async def test_every_source_has_the_same_to_say(writer: Connection, tmp_path: Path, database: Database) -> None:
-    await generate(writer, 15, "n / 86400.0")
+async def test_every_source_has_the_same_to_say(connection: Connection, tmp_path: Path, database: Database) -> None:
+    await generate(connection, 15, "n / 86400.0")
     async with serving(database.store, tmp_path) as served:
         day = {
             "start_time": (NOW - 2 * DAY).isoformat(),
@@ -217,15 +217,15 @@ def leaves(database: Database, table: str) -> list[str]:
     return [str(leaf) for (leaf,) in found]
 
 
-async def test_each_kind_expires_in_its_time(writer: Connection, owner: Connection, database: Database) -> None:
+async def test_each_kind_expires_in_its_time(connection: Connection, owner: Connection, database: Database) -> None:
     first = NOW - 420 * DAY
     for day in range(0, 421, 4):
-        await put_samples(writer, [cpu(first + day * DAY, 1.0, {"day": "old"} if day < 9 else None)])
+        await put_samples(connection, [cpu(first + day * DAY, 1.0, {"day": "old"} if day < 9 else None)])
     assert len(leaves(database, "metric_five_minutes")) == 61
     await owner.execute("UPDATE store_upkeep SET seconds = seconds + %s", (500 * 86_400,))
     # The clock runs on meanwhile, but nothing is stored: what is kept is counted back from the newest.
     dropped = await expiring(owner, NOW, 60)
-    assert len(await read_samples(writer, "core", first, NOW + DAY)) == METRIC_DAYS // 4 + 1
+    assert len(await read_samples(connection, "core", first, NOW + DAY)) == METRIC_DAYS // 4 + 1
     assert len(in_the_store(database, "metric_minutes")) == MINUTE_DAYS // 4 + 1
     oldest = min(key[3] for key in in_the_store(database, "metric_five_minutes"))
     assert timedelta(days=FIVE_MINUTE_DAYS - 4) <= NOW - oldest <= timedelta(days=FIVE_MINUTE_DAYS + 8)
@@ -239,32 +239,32 @@ async def test_each_kind_expires_in_its_time(writer: Connection, owner: Connecti
 
 @pytest.mark.parametrize("wrong", [FAR, LONG_AGO])
 async def test_a_wrong_clock_empties_nothing(
-    writer: Connection, owner: Connection, database: Database, wrong: datetime
+    connection: Connection, owner: Connection, database: Database, wrong: datetime
 ) -> None:
     for day in range(12, 0, -1):
-        await put_samples(writer, [cpu(NOW - day * DAY)])
+        await put_samples(connection, [cpu(NOW - day * DAY)])
     await owner.execute("UPDATE store_upkeep SET seconds = seconds + %s", (500 * 86_400,))
     for hour in range(12):
-        await put_samples(writer, [cpu(wrong + hour * timedelta(hours=1), 7.0)])
+        await put_samples(connection, [cpu(wrong + hour * timedelta(hours=1), 7.0)])
         assert (await expire(owner, wrong + hour * timedelta(hours=1), 3600)).dropped == []
-    await put_samples(writer, [cpu(NOW)] * 1001)
+    await put_samples(connection, [cpu(NOW)] * 1001)
     assert await expiring(owner, NOW, 2) == []
     for table in ("metric_minutes", "metric_five_minutes"):
         assert len([key for key in in_the_store(database, table) if abs(key[3] - NOW) < 20 * DAY]) == 13
         assert sum(row[0] for row in in_the_store(database, table).values()) == 12 + 12 + 1001
 
 
-async def test_a_clock_that_goes_back_counts_both_times(writer: Connection, database: Database) -> None:
+async def test_a_clock_that_goes_back_counts_both_times(connection: Connection, database: Database) -> None:
     """The hour is measured a second time: its points have all of it."""
     hour = NOW.replace(minute=0, second=0) - timedelta(hours=3)
     twice = [cpu(hour + timedelta(seconds=15 * n), float(n)) for n in range(240)]
-    await put_samples(writer, twice)
-    await put_samples(writer, [sample for sample in twice if sample.timestamp >= hour + timedelta(minutes=30)])
+    await put_samples(connection, twice)
+    await put_samples(connection, [sample for sample in twice if sample.timestamp >= hour + timedelta(minutes=30)])
     counts = [row[0] for _, row in sorted(in_the_store(database, "metric_five_minutes").items())]
     assert counts == [20] * 6 + [40] * 6
 
 
-async def test_two_writers_do_not_wait_for_one_another(writer: Connection, database: Database) -> None:
+async def test_two_writers_do_not_wait_for_one_another(connection: Connection, database: Database) -> None:
     names = [f"m{n}" for n in range(40)]
     other = await connect(database.store, "other")
 
@@ -273,7 +273,7 @@ async def test_two_writers_do_not_wait_for_one_another(writer: Connection, datab
             await put_samples(connection, [MetricSample("core", NOW, name, float(n)) for name in order])
 
     try:
-        await asyncio.gather(write(writer, names), write(other, names[::-1]))
+        await asyncio.gather(write(connection, names), write(other, names[::-1]))
     finally:
         await other.close()
     assert {row[0] for row in in_the_store(database, "metric_minutes").values()} == {40}
@@ -286,8 +286,8 @@ async def test_what_was_there_before_is_rolled_up(database: Database, monkeypatc
         MetricSample("core", NOW - n * timedelta(minutes=7), f"m{n % 2}", float(n), {"a": "b"} if n % 3 else None)
         for n in range(2000)
     ]
-    writer = await connect(database.store, "writer")
-    await put_samples(writer, before)
+    connection = await connect(database.store, "writer")
+    await put_samples(connection, before)
     old = database.query("SELECT leaf, begun, begun_up FROM metric_partitions ORDER BY leaf")
     rows = database.query("SELECT * FROM service_metrics ORDER BY id")
     await migrate(database.owner, "helm")
@@ -296,7 +296,7 @@ async def test_what_was_there_before_is_rolled_up(database: Database, monkeypatc
         database.query("SELECT leaf, begun, begun_up FROM metric_partitions WHERE retention = 14 ORDER BY leaf") == old
     )
     after = [cpu(NOW + timedelta(seconds=1), 3.0), *before[:1]]
-    await put_samples(writer, after)
+    await put_samples(connection, after)
     for table, seconds in (MINUTES, FIVE_MINUTES):
         assert in_the_store(database, table) == rolled_up(after, seconds)
     batches = 0
@@ -306,7 +306,7 @@ async def test_what_was_there_before_is_rolled_up(database: Database, monkeypatc
         nonlocal batches
         batches += 1
         after.append(cpu(NOW - batches * timedelta(minutes=5), batches))
-        await put_samples(writer, after[-1:])
+        await put_samples(connection, after[-1:])
         if batches in (2, 7):
             await owner.close()
         return await roll_up(owner, size)
@@ -329,4 +329,4 @@ async def test_what_was_there_before_is_rolled_up(database: Database, monkeypatc
     assert len(set(first)) == 1, "they are as old as the measurements that they are made of"
     kept = database.query("SELECT DISTINCT retention FROM metric_partitions ORDER BY 1")
     assert kept == [(METRIC_DAYS,), (MINUTE_DAYS,), (FIVE_MINUTE_DAYS + 6,)]
-    await writer.close()
+    await connection.close()

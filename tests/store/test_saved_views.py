@@ -46,23 +46,23 @@ def test_each_table_is_in_a_backup_or_left_out_for_a_reason(database: Database) 
     assert {name for (name,) in tables} == ALWAYS | set(WITH_LOGS)
 
 
-async def saved(writer: Connection) -> list[LogView]:
+async def saved(connection: Connection) -> list[LogView]:
     given = LogViewRequest("Errors <b>", 'level>=error -"a"', ("host", "context.status"), "1h", shared=True)
     for owner in ("user ann", "token ci"):
-        assert await save_view(writer, owner, given) is not None
+        assert await save_view(connection, owner, given) is not None
     times = replace(given, name="A day", columns=(), last="", shared=False)
-    saved_at = (await every_view(writer))[0].changed_at
-    await save_view(writer, "user ann", replace(times, start_time=saved_at, end_time=saved_at))
-    return await every_view(writer)
+    saved_at = (await every_view(connection))[0].changed_at
+    await save_view(connection, "user ann", replace(times, start_time=saved_at, end_time=saved_at))
+    return await every_view(connection)
 
 
-async def test_views_are_restored_once(database: Database, writer: Connection, tmp_path: Path) -> None:
-    before = await saved(writer)
+async def test_views_are_restored_once(database: Database, connection: Connection, tmp_path: Path) -> None:
+    before = await saved(connection)
     file = tmp_path / "log-views.json"
     file.write_bytes(await asyncio.to_thread(views_as_file, database.store))
     kept = file.read_bytes()
-    await writer.execute("DELETE FROM log_views")
-    own = await save_view(writer, "token ci", LogViewRequest("Errors <b>", "mine"))
+    await connection.execute("DELETE FROM log_views")
+    own = await save_view(connection, "token ci", LogViewRequest("Errors <b>", "mine"))
     owner = await connect(database.owner, "test")
     try:
         await restore_views(file)(owner)
@@ -72,7 +72,7 @@ async def test_views_are_restored_once(database: Database, writer: Connection, t
     finally:
         await owner.close()
     assert not file.exists()
-    after = {(view.owner, view.name): replace(view, id=0) for view in await every_view(writer)}
+    after = {(view.owner, view.name): replace(view, id=0) for view in await every_view(connection)}
     expected = {(view.owner, view.name): replace(view, id=0) for view in before}
     assert own is not None and after.pop(("token ci", "Errors <b>")).query == "mine"
     del expected["token ci", "Errors <b>"]
@@ -80,8 +80,8 @@ async def test_views_are_restored_once(database: Database, writer: Connection, t
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'[{"name": 3}]', b"\xff"])
-async def test_a_damaged_file_is_set_aside(content: bytes, writer: Connection, tmp_path: Path) -> None:
+async def test_a_damaged_file_is_set_aside(content: bytes, connection: Connection, tmp_path: Path) -> None:
     file = tmp_path / "log-views.json"
     file.write_bytes(content)
-    await restore_views(file)(writer)
-    assert not file.exists() and await every_view(writer) == []
+    await restore_views(file)(connection)
+    assert not file.exists() and await every_view(connection) == []

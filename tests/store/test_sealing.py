@@ -74,34 +74,36 @@ async def test_one_at_a_time(owner: Connection, database: Database) -> None:
 
 @pytest.mark.usefixtures("small")
 async def test_ranges_get_an_index_each_and_many_become_one(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
-    await append(writer, rows(99))
+    await append(connection, rows(99))
     assert await index_text(owner, BASE) == []
-    first = await append(writer, rows(1))
+    first = await append(connection, rows(1))
     assert await index_text(owner, BASE) == [f"{LEAF}_t0_{first.last_id + 1}"]
     # Without statistics the planner takes an index for what it finds nothing by.
     assert database.query("SELECT attname FROM pg_stats WHERE tablename = %s AND attname = 'service_name'", LEAF)
     assert await index_text(owner, BASE) == []
     for _ in range(40):
-        await append(writer, rows(100))
+        await append(connection, rows(100))
         while await index_text(owner, BASE):
             pass
         (leaf,) = await leaves(owner)
         assert len(leaf.text_bounds) <= decisions.MAX_RANGES + 1
         assert leaf.text_bounds[0] == 0
         assert indexes(database) == {f"{LEAF}_t{first}_{end}" for first, end in leaf.text_ranges if end is not None}
-        assert len((await find(writer, LogFilter(text="line"), 10_000)).entries) == len(await everything(writer))
+        assert len((await find(connection, LogFilter(text="line"), 10_000)).entries) == len(
+            await everything(connection)
+        )
     # As in a merge tree: few large ones, not all of one size.
     assert len(indexes(database)) < decisions.MAX_RANGES
 
 
 @pytest.mark.usefixtures("small")
 async def test_a_day_that_is_over_is_sealed_once_nothing_comes(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
-    newest = (await append(writer, rows(150))).last_id
-    await append(writer, rows(10, days=1))
+    newest = (await append(connection, rows(150))).last_id
+    await append(connection, rows(10, days=1))
     await index_text(owner, BASE)
     asked: list[tuple[str, int]] = []
 
@@ -119,21 +121,21 @@ async def test_a_day_that_is_over_is_sealed_once_nothing_comes(
     assert indexes(database) == {f"{LEAF}_text", f"{LEAF}_trace"}
     assert await index_text(owner, OVER) == []
     # A straggler is found like any other.
-    await append(writer, [LogRow(BASE, "codex", "INFO", "straggler", trace_id="late")])
+    await append(connection, [LogRow(BASE, "codex", "INFO", "straggler", trace_id="late")])
     for wanted in (LogFilter(text="straggler"), LogFilter(trace_id="late")):
-        assert len((await find(writer, wanted, 5)).entries) == 1
+        assert len((await find(connection, wanted, 5)).entries) == 1
 
 
 @pytest.mark.usefixtures("small")
-async def test_what_is_new_is_taken_into_the_index_of_traces(writer: Connection, owner: Connection) -> None:
-    await append(writer, [row._replace(trace_id=f"t{n}") for n, row in enumerate(rows(12_000))])
+async def test_what_is_new_is_taken_into_the_index_of_traces(connection: Connection, owner: Connection) -> None:
+    await append(connection, [row._replace(trace_id=f"t{n}") for n, row in enumerate(rows(12_000))])
     assert await summarize(owner) > 2
     assert await summarize(owner) == 0
 
 
 @pytest.mark.usefixtures("small")
 async def test_while_others_write(
-    writer: Connection, owner: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, owner: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A writer may hold its locks for long on a busy machine.
     monkeypatch.setattr(sealing, "_INDEX_LOCK_TIMEOUT", "30s")
@@ -158,8 +160,8 @@ async def test_while_others_write(
     stopped.set()
     await writing
     assert sealed == [LEAF]
-    assert len(await everything(writer)) == number
-    assert len((await find(writer, LogFilter(text="line"), number + 1, seconds=30)).entries) == number
+    assert len(await everything(connection)) == number
+    assert len((await find(connection, LogFilter(text="line"), number + 1, seconds=30)).entries) == number
     assert database.query("SELECT sum(entries) FROM log_counts_minute") == [(number,)]
 
 
@@ -170,12 +172,12 @@ SIZES = (
 
 
 async def test_indexes_of_a_closed_day_are_rebuilt_without_free_space(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
     """Also after a rebuilding that was interrupted."""
     some = [LogRow(BASE, f"service{n % 9}", "INFO", "line", user_id=f"u{n % 9}") for n in range(9000)]
     for first in range(0, len(some), 90):
-        await append(writer, some[first : first + 90])
+        await append(connection, some[first : first + 90])
     assert await compact(owner) is None
     assert await seal(owner, OVER, lambda *_: True, True) == [LEAF]
     before = dict(cast("list[tuple[str, int]]", database.query(SIZES, LEAF)))
@@ -191,14 +193,14 @@ async def test_indexes_of_a_closed_day_are_rebuilt_without_free_space(
     assert after.keys() == before.keys() and database.query("SELECT to_regclass('left_ccnew') IS NULL") == [(True,)]
     for name in (f"{LEAF}_service_name_timestamp_id_idx", f"{LEAF}_user_id_timestamp_id_idx"):
         assert after[name] < 0.75 * before[name]
-    await append(writer, some[:100])
-    assert len((await find(writer, LogFilter(user_id="u3"), 2000, seconds=30)).entries) == 1011
+    await append(connection, some[:100])
+    assert len((await find(connection, LogFilter(user_id="u3"), 2000, seconds=30)).entries) == 1011
 
 
 async def test_a_reader_delays_rebuilding_and_nothing_else(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
-    await append(writer, rows(100))
+    await append(connection, rows(100))
     assert await seal(owner, OVER, lambda *_: True, True) == [LEAF]
     reader = await connect(database.store, "reader")
     await owner.execute("SET lock_timeout = '300ms'")
@@ -206,8 +208,8 @@ async def test_a_reader_delays_rebuilding_and_nothing_else(
         await reader.execute(f"SELECT count(*) FROM {LEAF}".encode())
         with pytest.raises(StoreError, match=f"the indexes of the partition {LEAF} can't be rebuilt: .*lock timeout"):
             await compact(owner)
-        assert (await append(writer, rows(10))).stored == 10
-        assert len((await find(writer, LogFilter(text="line"), 200)).entries) == 110
+        assert (await append(connection, rows(10))).stored == 10
+        assert len((await find(connection, LogFilter(text="line"), 200)).entries) == 110
     await reader.close()
     await owner.execute("SET lock_timeout = '30s'")
     assert await compact(owner) == LEAF
@@ -216,9 +218,9 @@ async def test_a_reader_delays_rebuilding_and_nothing_else(
 
 @pytest.mark.usefixtures("small")
 async def test_an_index_that_was_broken_off_is_made_again(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
-    await append(writer, rows(200))
+    await append(connection, rows(200))
     with psycopg.connect(database.store) as reader:
         # An export that goes on keeps an index from being finished.
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -229,8 +231,8 @@ async def test_an_index_that_was_broken_off_is_made_again(
             await seal(owner, OVER, lambda *_: True, True)
         assert (await leaves(owner))[0].text_bounds == (0,)
         assert not (await leaves(owner))[0].sealed
-        assert len((await find(writer, LogFilter(text="line"), 500)).entries) == 200
-        newest = (await append(writer, rows(50))).last_id
+        assert len((await find(connection, LogFilter(text="line"), 500)).entries) == 200
+        newest = (await append(connection, rows(50))).last_id
     broken = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
     assert database.query(broken) != [(0,)]
     assert await index_text(owner, BASE) == [f"{LEAF}_t0_{newest + 1}"]
@@ -240,29 +242,29 @@ async def test_an_index_that_was_broken_off_is_made_again(
     assert await (await owner.execute("SHOW lock_timeout")).fetchone() == ("200ms",)
 
 
-async def test_what_expired_goes_with_its_counts(writer: Connection, owner: Connection, database: Database) -> None:
-    await append(writer, random_rows(800, seed=1))
+async def test_what_expired_goes_with_its_counts(connection: Connection, owner: Connection, database: Database) -> None:
+    await append(connection, random_rows(800, seed=1))
     now = BASE + 8 * DAY
     kept = [
         entry
-        for entry in await everything(writer)
+        for entry in await everything(connection)
         if entry.row.service_name != "core" or entry.row.timestamp >= now - 7 * DAY
     ]
     assert await drop_expired(owner, now) == ["log_entries_7_20260310"]
     assert await drop_expired(owner, now) == []
-    assert await everything(writer) == kept
+    assert await everything(connection) == kept
     number = sum(entry.row.duplicate_of is None for entry in kept)
     for table in ("log_counts_minute", "log_counts_hour"):
         assert database.query(f"SELECT sum(entries) FROM {table}") == [(number,)]
     assert len(await drop_expired(owner, BASE + 400 * DAY)) == 15
-    assert await everything(writer) == []
+    assert await everything(connection) == []
     assert database.query("SELECT count(*) FROM log_counts_minute") == [(0,)]
 
 
 async def test_a_reader_of_an_old_day_holds_up_that_day_alone(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
-    await append(writer, [row for days in range(4) for row in rows(5, days)])
+    await append(connection, [row for days in range(4) for row in rows(5, days)])
     now = BASE + 93 * DAY
     # It reads what is neither the newest nor the oldest of those that go.
     with psycopg.connect(database.store) as reader:
@@ -271,16 +273,16 @@ async def test_a_reader_of_an_old_day_holds_up_that_day_alone(
             await drop_expired(owner, now)
         assert [leaf.name for leaf in await leaves(owner)] == ["log_entries_90_20260313", "log_entries_90_20260311"]
         # Others go on meanwhile.
-        await append(writer, rows(1, days=3))
-        assert len(await everything(writer)) == 11
+        await append(connection, rows(1, days=3))
+        assert len(await everything(connection)) == 11
     assert await drop_expired(owner, now) == ["log_entries_90_20260311"]
-    assert len((await find(writer, LogFilter(), 100)).entries) == 6
+    assert len((await find(connection, LogFilter(), 100)).entries) == 6
 
 
 async def test_a_detaching_that_was_broken_off_is_finished_first(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
-    await append(writer, [row for days in range(4) for row in rows(5, days)])
+    await append(connection, [row for days in range(4) for row in rows(5, days)])
     with psycopg.connect(database.store) as reader:
         # A query of the whole table, but for that day: detaching waits for it, half done.
         reader.execute("SELECT count(*) FROM log_entries WHERE timestamp >= '2026-03-13' AND retention = 90")
@@ -288,37 +290,37 @@ async def test_a_detaching_that_was_broken_off_is_finished_first(
             await drop_expired(owner, BASE + 91 * DAY)
     assert database.query("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending") == [(LEAF,)]
     # Meanwhile more have expired, on both sides of it in every order.
-    await append(writer, rows(1, days=-1))
+    await append(connection, rows(1, days=-1))
     dropped = await drop_expired(owner, BASE + 93 * DAY)
     assert dropped[0] == LEAF
     assert sorted(dropped) == [f"log_entries_90_202603{day:02}" for day in (9, 10, 11, 12)]
-    assert len(await everything(writer)) == 5
+    assert len(await everything(connection)) == 5
 
 
 @pytest.mark.usefixtures("small")
 async def test_without_trigrams_days_are_sealed_and_searched(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
     assert await has_trigrams(owner)
     with psycopg.connect(database.cluster.conninfo("postgres", database.name), autocommit=True) as superuser:
         superuser.execute("DROP EXTENSION pg_trgm CASCADE")
     assert not await has_trigrams(owner)
-    await append(writer, rows(120))
+    await append(connection, rows(120))
     assert await seal(owner, OVER, lambda *_: True, False) == [LEAF]
     assert indexes(database) == {f"{LEAF}_trace"}
-    assert len((await find(writer, LogFilter(text="line 11"), 500)).entries) == 11
-    assert (await find(writer, LogFilter(text="absent"), 500)).entries == ()
+    assert len((await find(connection, LogFilter(text="line 11"), 500)).entries) == 11
+    assert (await find(connection, LogFilter(text="absent"), 500)).entries == ()
 
 
 async def test_the_loop_goes_on_past_what_fails(
-    writer: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(retention, "ROUND_SECONDS", 0.05)
     monkeypatch.setattr(retention, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(sealing, "_LOCK_TIMEOUT", "100ms")
     now = datetime.now(UTC)
     old, over = now - 95 * DAY, now - 2 * DAY
-    await append(writer, [LogRow(old, "codex", "INFO", "old"), LogRow(over, "codex", "INFO", "over")])
+    await append(connection, [LogRow(old, "codex", "INFO", "old"), LogRow(over, "codex", "INFO", "over")])
     tidied = 0
 
     async def tidy(_: Connection) -> None:

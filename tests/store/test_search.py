@@ -4,7 +4,6 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +21,6 @@ from helmd.store.logs.entries import StoredEntry
 from helmd.store.logs.export import export
 from helmd.store.logs.search import Page
 from helmd.store.maintenance import indexes as sealing
-from helmd.store.maintenance.migrate import migrate
 from helmd.store.maintenance.partitions import leaves
 from helmd.store.session import Connection, connect
 from tests.store.conftest import STALLED, Database
@@ -103,14 +101,6 @@ def random_filter(chosen: random.Random) -> LogFilter:
     )
 
 
-@pytest.fixture
-async def connection(database: Database) -> AsyncIterator[Connection]:
-    await migrate(database.owner, "helm")
-    connection = await connect(database.store, "reader")
-    yield connection
-    await connection.close()
-
-
 async def all_pages(connection: Connection, wanted: LogFilter, limit: int, seconds: float = 30.0) -> list[StoredEntry]:
     found: list[StoredEntry] = []
     place: PageCursor | None = None
@@ -146,7 +136,7 @@ async def test_every_filter_returns_its_matches_page_by_page(
 ) -> None:
     monkeypatch.setattr(scan_estimate, "MIN_CHUNK", 50)
     monkeypatch.setattr(scan_estimate, "MAX_CHUNK", 100)
-    monkeypatch.setattr(scan_estimate, "COMMON", common)
+    monkeypatch.setattr(scan_estimate, "COMMON_CHUNKS", common)
     await index_some(database, monkeypatch, random_rows(3_000, seed=common))
     stored = await everything(connection)
     assert len(stored) == 3_000

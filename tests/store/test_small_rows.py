@@ -29,28 +29,28 @@ def row(number: int, unit: str | None = unit_of("codex"), boot: str | None = FIR
 ROWS = [row(1), row(2, "helmd.service"), row(3, None), row(4, unit_of("core"), SECOND), row(5, boot=None)]
 
 
-async def test_every_reader_has_the_whole_value(writer: Connection, database: Database) -> None:
-    await append(writer, ROWS[:2])
-    await append(writer, ROWS[2:])
+async def test_every_reader_has_the_whole_value(connection: Connection, database: Database) -> None:
+    await append(connection, ROWS[:2])
+    await append(connection, ROWS[2:])
     kept = database.query("SELECT unit, length(boot_id) FROM log_entries ORDER BY timestamp")
     assert kept == [("", 1), ("helmd.service", 1), (None, 1), ("hivematrix-core.service", 1), ("", None)]
-    assert [each.row for each in reversed(await everything(writer))] == ROWS
+    assert [each.row for each in reversed(await everything(connection))] == ROWS
     # Of one partition, and of several by ids.
     for few in (LogFilter(end=BASE + timedelta(days=1)), LogFilter(), LogFilter(text="line")):
-        page = await find(writer, few, 10)
+        page = await find(connection, few, 10)
         assert [each.row for each in reversed(page.entries)] == [
             each for each in ROWS if few.end is None or each.timestamp < few.end
         ]
-    whole = await after(writer, 0, None, 10)
+    whole = await after(connection, 0, None, 10)
     assert [each.row for each in whole] == ROWS
-    assert await entry(writer, whole[3].id) == whole[3]
-    exported = b"".join([part async for part in export(writer, LogFilter(), "ndjson", oldest_first=True)])
+    assert await entry(connection, whole[3].id) == whole[3]
+    exported = b"".join([part async for part in export(connection, LogFilter(), "ndjson", oldest_first=True)])
     lines = [json.loads(line) for line in exported.splitlines()]
     assert [(line["unit"], line["boot_id"]) for line in lines] == [(each.unit, each.boot_id) for each in ROWS]
-    table = b"".join([part async for part in export(writer, LogFilter(), "csv", oldest_first=True)]).decode()
+    table = b"".join([part async for part in export(connection, LogFilter(), "csv", oldest_first=True)]).decode()
     assert table.count("hivematrix-codex.service") == 2
     assert (table.count(FIRST), table.count(SECOND)) == (3, 1)
-    counted = await facets(writer, {"unit": LogFilter(), "boot_id": LogFilter()}, 10, 5.0)
+    counted = await facets(connection, {"unit": LogFilter(), "boot_id": LogFilter()}, 10, 5.0)
     assert dict(counted["boot_id"].counts) == {FIRST: 3, SECOND: 1, None: 1}
     assert dict(counted["unit"].counts)["hivematrix-codex.service"] == 2
 
@@ -84,18 +84,18 @@ async def test_rows_of_before_are_read_and_found_with_new_ones(database: Databas
 
 
 async def test_a_boot_of_a_transaction_that_failed_is_stored_again(
-    writer: Connection, owner: Connection, database: Database
+    connection: Connection, owner: Connection, database: Database
 ) -> None:
     appender = Appender(lambda _: 90)
     with pytest.raises(ZeroDivisionError):
-        async with writer.transaction():
-            await appender.append(writer, [row(1)])
+        async with connection.transaction():
+            await appender.append(connection, [row(1)])
             raise ZeroDivisionError
     assert database.query("SELECT count(*) FROM log_boots") == [(0,)]
-    async with writer.transaction():
-        await appender.append(writer, [row(1)])
-        await appender.append(writer, [row(2), row(3, boot=SECOND)])
+    async with connection.transaction():
+        await appender.append(connection, [row(1)])
+        await appender.append(connection, [row(2), row(3, boot=SECOND)])
     async with owner.transaction():
         await append_with_ids(owner, [row(4, boot=SECOND)], [1], lambda _: 90)
-    assert [each.row.boot_id for each in await everything(writer)] == [SECOND, SECOND, FIRST, FIRST]
+    assert [each.row.boot_id for each in await everything(connection)] == [SECOND, SECOND, FIRST, FIRST]
     assert database.query("SELECT count(*) FROM log_boots") == [(2,)]

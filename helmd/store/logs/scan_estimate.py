@@ -6,7 +6,7 @@ MIN_CHUNK, MAX_CHUNK = 2_000, 10_000
 """Entries scanned per statement: at first and at least, and at most."""
 _MARGIN = 1.5
 """Entries scanned for the rest of a page, as a multiple of those that are expected to fill it."""
-COMMON = 4
+COMMON_CHUNKS = 4
 """A text counts as common if scanning this many chunks would fill the page."""
 _MIN_SCANS = 3
 """Chunks scanned before the index is used, though they had few entries together."""
@@ -38,7 +38,7 @@ class ScanEstimate:
 
     def is_common(self, needed: int) -> bool:
         """Return whether scanning a few more chunks will probably find NEEDED matches."""
-        return self._hits * MAX_CHUNK * COMMON >= needed * self._seen
+        return self._hits * MAX_CHUNK * COMMON_CHUNKS >= needed * self._seen
 
     def next_chunk(self, needed: int) -> int:
         """Return how many entries to scan for NEEDED matches."""
