@@ -46,9 +46,9 @@ def counted(stored: Sequence[StoredEntry], query: str, field: str) -> dict[str |
     return Counter(value for row in chosen for value in values_of(row, field))
 
 
-async def test_counts_follow_the_other_conditions(served: Served, writer: Any) -> None:
-    await append(writer, varied(700))
-    stored = await everything(writer)
+async def test_counts_follow_the_other_conditions(served: Served, connection: Any) -> None:
+    await append(connection, varied(700))
+    stored = await everything(connection)
     for query in (
         "",
         "service:core level>=warning",
@@ -68,10 +68,10 @@ async def test_counts_follow_the_other_conditions(served: Served, writer: Any) -
             assert list(given.values()) == sorted(given.values(), reverse=True)
 
 
-async def test_terms_select_what_was_counted(served: Served, writer: Any) -> None:
-    await append(writer, varied(300))
+async def test_terms_select_what_was_counted(served: Served, connection: Any) -> None:
+    await append(connection, varied(300))
     odd = rows(1)[0]._replace(user_id='a "b" \\c:*', hostname="-x", context={"a key": "v w", "k": "-"})
-    await append(writer, [odd])
+    await append(connection, [odd])
     asked = 'service,stream,user,host,context.http.path,context."a key",context.k'
     body = (await served.get("/api/logs/facets", field=asked, limit="30"))[1]
     assert [facet["field"] for facet in body["facets"]] == asked.split(",")

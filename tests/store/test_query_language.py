@@ -123,9 +123,9 @@ async def listed(served: Served, **given: str) -> list[int]:
         cursor = body["next_cursor"]
 
 
-async def test_queries_give_the_same_in_the_api_in_helmctl_and_in_python(served: Served, writer: Any) -> None:
-    await append(writer, varied(900))
-    stored = await everything(writer)
+async def test_queries_give_the_same_in_the_api_in_helmctl_and_in_python(served: Served, connection: Any) -> None:
+    await append(connection, varied(900))
+    stored = await everything(connection)
     answers = set()
     for query in QUERIES:
         node = parsed_query(query)
@@ -168,8 +168,8 @@ async def test_faults_in_a_query_are_said_with_their_place(served: Served) -> No
         assert body["error"] == "query: there is no field 'sevice' (at character 3)" and "service" in body["hint"]
 
 
-async def test_windows_go_on_in_both_directions(served: Served, writer: Any) -> None:
-    await append(writer, random_rows(600, seed=5))
+async def test_windows_go_on_in_both_directions(served: Served, connection: Any) -> None:
+    await append(connection, random_rows(600, seed=5))
     for query in ("", "level>=warning", "error", "-x", "/err/"):
         every = await listed(served, query=query)
         middle = every[len(every) // 2]
