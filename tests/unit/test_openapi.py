@@ -160,6 +160,12 @@ def test_what_is_missing_or_not_json_is_said_so() -> None:
         with pytest.raises(UsageError) as caught:
             parse_request(text, Vehicle)
         assert caught.value.errors == (FieldError("#", "the body is not JSON", "json"),)
+    # As an escape, in a key, and as the three bytes that UTF-8 does not allow.
+    for text in (rb'{"name": "a", "more": "\ud800"}', rb'{"name": "a", "\udfff": 1}', b'{"name": "\xed\xa0\x80"}'):
+        with pytest.raises(UsageError, match="surrogate") as caught:
+            parse_request(text, OpenBody)
+        assert [fault.code for fault in caught.value.errors] == ["json"]
+    assert parse_request(rb'{"name": "\ud83d\ude00"}', OpenBody).name == "\N{GRINNING FACE}"
     assert parse_request(json.dumps(AS_JSON).encode(), Vehicle) == CAR
     assert parse_request(b'{"name": "a", "more": 1}', OpenBody) == OpenBody("a")
 

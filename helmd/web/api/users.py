@@ -233,7 +233,7 @@ class UserHandlers:
         except LoginNeededError:
             words.append("--no-admins")
         note_change(request, reason=body.reason, detail="import of users")
-        content = body.csv.encode("utf-8", "surrogatepass")
+        content = body.csv.encode()
         file = await self._run(lambda: self._files.add(content, given or ""))
         words += ["--take", str(file)]
         try:

@@ -45,15 +45,22 @@ def parse_request(body: bytes, kind: type[Kind]) -> Kind:
     """Return BODY as a KIND. Raises UsageError with the faults in it."""
     try:
         document = json.loads(body or b"{}", parse_constant=_no_constant)
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # Neither files nor PostgreSQL can store it (RFC 8259, section 8.2).
+        raise _not_json("the body has a text with half of a surrogate pair") from None
     except (ValueError, RecursionError):
-        sentence = "the body is not JSON"
-        raise UsageError(sentence, errors=[FieldError("#", sentence, "json")]) from None
+        raise _not_json("the body is not JSON") from None
     errors = list(faults_in(document, kind))
     if errors:
         first = errors[0]
         where = first.pointer.removeprefix("#/").replace("/", ".")
         raise UsageError(f"{where}: {first.detail}" if where != "#" else first.detail, errors=errors)
     return from_json(kind, document)
+
+
+def _not_json(sentence: str) -> UsageError:
+    return UsageError(sentence, errors=[FieldError("#", sentence, "json")])
 
 
 def faults_in(document: Any, kind: type) -> Iterator[FieldError]:
