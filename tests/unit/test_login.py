@@ -26,7 +26,7 @@ from helmd.operations.identity.session_files import SessionFiles
 from helmd.web.auth.asking import RENEWAL_SECONDS, NoReplyError
 from helmd.web.auth.identity import Callers
 from helmd.web.auth.logins import CHECK_SECONDS, LINK_SECONDS, PENDING_SECONDS, Expiring, Logins
-from helmd.web.auth.oidc import BrowserLoginError, KeycloakRealm, PendingLogin
+from helmd.web.auth.oidc import KEYS_PAUSE_SECONDS, BrowserLoginError, GrantedTokens, KeycloakRealm, PendingLogin
 from helmd.web.auth.roles import PeerRule, Role
 from helmd.web.auth.same_origin import foreign
 from helmd.web.auth.sessions import BrowserSessions
@@ -42,8 +42,9 @@ from helmd.web.routes import login_routes, page_routes
 from helmd.web.server import HttpServer, application
 from tests.fakes import Statuses
 from tests.free_ports import free_port
-from tests.unit.core_stand_in import USER, StandIn, private_key, signed, standing_in
+from tests.unit.core_stand_in import USER, StandIn, jwk, private_key, signed, standing_in
 from tests.unit.keycloak_stand_in import ISSUER, KeycloakStandIn, keycloak_standing_in, logout_token
+from tests.waiting import eventually
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 OPENED = {**PAGE, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -532,6 +533,48 @@ async def test_a_renewal_is_waited_for_less_long_than_a_login(monkeypatch: pytes
             with pytest.raises(KeycloakError):
                 await asking
     assert waited == [RENEWAL_SECONDS, RENEWAL_SECONDS]
+
+
+async def test_sessions_that_are_renewed_at_the_same_time_wait_for_the_same_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a restart of helmd, when all tabs ask at once. A refused renewal would end the session."""
+    keycloak, clock = KeycloakStandIn(), Clock()
+    answers = [(503, None), (200, {"keys": [jwk(private_key())]})]
+    asked: list[str] = []
+    go_on = asyncio.Event()
+
+    async def ask(session: object, method: str, url: str, **body: object) -> tuple[int, Any]:
+        if url.endswith("/certs"):
+            asked.append(url)
+            await go_on.wait()
+            return answers.pop(0)
+        if url.endswith("/token"):
+            tokens = {"access_token": "a", "refresh_token": "r", "token_type": "Bearer", "scope": "openid"}
+            return 200, {**tokens, "id_token": keycloak.id_token(None)}
+        return 200, {"issuer": ISSUER, "authorization_endpoint": f"{ISSUER}/protocol/openid-connect/auth"}
+
+    async def renewed() -> list[object]:
+        go_on.clear()
+        waiting = [asyncio.create_task(realm.refresh("refresh")) for _ in range(3)]
+        await eventually(lambda: bool(asked))
+        # Without I/O, the others have come as far in a few rounds of the loop.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        go_on.set()
+        return [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)]
+
+    monkeypatch.setattr("helmd.web.auth.oidc.ask_json", ask)
+    async with aiohttp.ClientSession() as session:
+        realm = KeycloakRealm(session, "http://localhost:1/realms/hivematrix", clock.wall, clock.steady)
+        assert await renewed() == [KeycloakError] * 3
+        with pytest.raises(KeycloakError):
+            await realm.refresh("refresh")
+        assert len(asked) == 1, "at most every few seconds, whatever tokens name"
+        clock.ahead += KEYS_PAUSE_SECONDS
+        asked.clear()
+        assert await renewed() == [GrantedTokens] * 3
+        assert len(asked) == 1
 
 
 async def test_a_realm_without_a_usable_answer() -> None:

@@ -3,6 +3,7 @@
 The browser is redirected to the URL of the realm; helmd itself connects to the address on which Keycloak listens.
 """
 
+import asyncio
 import json
 import secrets
 import time
@@ -87,6 +88,8 @@ class KeycloakRealm:
         self._provider: tuple[float, Provider] | None = None
         self._keys: Mapping[str, RSAPublicKey] = {}
         self._keys_asked: float | None = None
+        self._keys_trouble: KeycloakError | None = None
+        self._asking_keys = asyncio.Lock()
 
     async def login_url(self, pending: PendingLogin, redirect_uri: str, fresh: bool = False) -> str:
         """Return the authentication request's URL; with FRESH the user has to log in again (prompt=login).
@@ -220,16 +223,31 @@ class KeycloakRealm:
         return claims
 
     async def _key(self, kid: str) -> RSAPublicKey:
-        rested = self._keys_asked is None or self._clock() - self._keys_asked >= KEYS_PAUSE_SECONDS
-        if kid not in self._keys and rested:
-            self._keys_asked = self._clock()
-            status, body = await self._get(f"{self.url}/protocol/openid-connect/certs")
-            self._keys = keys_of(body)
-            if status != HTTPStatus.OK or not self._keys:
-                raise _unusable(f"status {status} for the realm's keys")
-        if kid not in self._keys:
-            raise BrowserLoginError("the token is signed with an unknown key")
-        return self._keys[kid]
+        """Return the key of that id.
+
+        Raises BrowserLoginError, by which a session ends, if the realm has none; KeycloakError if that is not known.
+        """
+        # Others that need it wait for the same answer.
+        async with self._asking_keys:
+            rested = self._keys_asked is None or self._clock() - self._keys_asked >= KEYS_PAUSE_SECONDS
+            if kid not in self._keys and rested:
+                self._keys_asked = self._clock()
+                try:
+                    self._keys, self._keys_trouble = await self._read_keys(), None
+                except KeycloakError as error:
+                    self._keys_trouble = error
+        if kid in self._keys:
+            return self._keys[kid]
+        if self._keys_trouble is not None:
+            raise KeycloakError(self._keys_trouble.sentence, hint=self._keys_trouble.hint)
+        raise BrowserLoginError("the token is signed with an unknown key")
+
+    async def _read_keys(self) -> Mapping[str, RSAPublicKey]:
+        status, body = await self._get(f"{self.url}/protocol/openid-connect/certs")
+        keys = keys_of(body)
+        if status != HTTPStatus.OK or not keys:
+            raise _unusable(f"status {status} for the realm's keys")
+        return keys
 
     async def _get(self, url: str) -> tuple[int, Any]:
         try:
