@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from posixpath import normpath
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +21,7 @@ class RealmStandIn:
         self.managers: set[str] = set()
         """Users and groups that have roles of realm-management."""
         self.passwords: dict[str, dict[str, Any]] = {}
+        self.realm: dict[str, Any] = {"id": "realm", "realm": "hivematrix", "enabled": True}
         self.logged_out: list[str] = []
         self.unlocked: list[str] = []
         self.logins: list[dict[str, Any]] = []
@@ -57,6 +59,8 @@ class RealmStandIn:
     def get(self, path: str, **query: str) -> Any:
         first, most = int(query.get("first", 0)), int(query.get("max", 100))
         match self._words("GET", path):
+            case []:
+                return dict(self.realm)
             case ["clients"]:
                 return [{"id": "management", "clientId": query["clientId"]}]
             case ["groups"] if "search" in query:
@@ -107,6 +111,8 @@ class RealmStandIn:
 
     def put(self, path: str, body: Any) -> None:
         match self._words("PUT", path):
+            case []:
+                self.realm = body
             case ["users", id] if id in self.users:
                 self.users[id] = body
             case ["users", id, "reset-password"]:
@@ -149,4 +155,5 @@ class RealmStandIn:
         time.sleep(self.pause)
         if "/groups" in path:
             self.go_on.wait(WITHIN)
-        return [unquote(word) for word in path.split("/")][2:]
+        # As Keycloak does.
+        return [unquote(word) for word in normpath(path).split("/")][2:]

@@ -14,6 +14,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from helmd.health.listeners import holder_of
 from helmd.health.thread_pool import ThreadPool
@@ -164,6 +165,29 @@ async def test_what_is_missing_or_wrong_is_named(served: Served) -> None:
         status, answer, _ = await served(method, path, body)
         assert status == 400 and answer["error"].startswith(said), (path, answer)
     assert list(served.realm.users) == [id]
+
+
+async def test_no_id_leads_to_the_realm_itself(served: Served) -> None:
+    """Servers take ``..`` as the segment above, also where it is escaped. The realm has ``enabled`` as users do."""
+    before = dict(served.realm.realm)
+    for method, rest, body in (
+        ("GET", "", None),
+        ("GET", "/groups", None),
+        ("GET", "/sessions", None),
+        ("PUT", "", {"enabled": False}),
+        ("PUT", "/groups", {"groups": []}),
+        ("POST", "/disable", {}),
+        ("POST", "/unlock", {}),
+        ("POST", "/logout", {}),
+        ("POST", "/reset-password", {"generate_password": True}),
+        ("DELETE", "", None),
+    ):
+        for id in ("%2e%2e", "%2E"):
+            url = URL(f"http://helm/api/keycloak/users/{id}{rest}", encoded=True)
+            async with served.client.request(method, url, json=body, headers={"Via-Test": "token"}) as reply:
+                answer = json.loads(await reply.text())
+            assert (reply.status, answer["code"]) == (404, "unknown_user"), (method, url)
+    assert served.realm.realm == before and served.realm.asked == []
 
 
 async def test_lists_are_paged(served: Served) -> None:

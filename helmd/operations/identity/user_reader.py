@@ -236,6 +236,9 @@ class UserReader:
         return cast(dict[str, Any], found)
 
     def _path(self, id: str) -> str:
+        if id in (".", ".."):
+            # Not escaped in URLs, so that the path would be that of the realm itself (RFC 3986, section 5.2.4).
+            raise unknown_user(id)
         return path_of(self._realm, "users", id)
 
 
