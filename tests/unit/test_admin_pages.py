@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ from helmd.model.api.backups import BackupBody, BackupList, BackupRunBody
 from helmd.model.api.jobs import JobReply, JobResultReply, JobStepReply
 from helmd.model.api.modules import AvailableModule, InstallModuleBody, ModuleBody
 from helmd.model.api.security import FirewallStatus, SecurityAuditReply
+from helmd.model.config.settings import Settings
 from helmd.model.errors import HelmError, UsageError
 from helmd.model.jobs.record import JOB_STATES
+from helmd.model.layout import layout
 from helmd.model.modules.check import UpdateCheck
 from helmd.model.modules.plan import Commit
 from helmd.model.modules.record import VERSION_STATES, HistoryEntry, ModuleRecord, Version
@@ -27,13 +31,14 @@ from helmd.model.security.listeners import DeclaredPort, OpenEnd
 from helmd.model.security.report import AuditFacts, audit_reply, with_acceptances
 from helmd.model.suite.service import Registry, Service
 from helmd.model.units.health import UNHEALTHY, UNKNOWN
+from helmd.operations.backup.kept import backups_listed
 from helmd.operations.diagnostics.latest import Glance
 from helmd.operations.modules.shown import module_body, plan_reply
 from helmd.web.api.modules import installed_name
 from helmd.web.auth.roles import Role
 from helmd.web.pages.assets import Assets
 from helmd.web.pages.error_words import Remedy, error_words, remedy_of
-from helmd.web.pages.jobs import JOB_LOOKS, job_context, jobs_context
+from helmd.web.pages.jobs import JOB_LOOKS, JobPages, job_context, jobs_context
 from helmd.web.pages.metrics import RANGES, MetricsPage, metrics_context
 from helmd.web.pages.modules import VERSION_LOOKS, ModulePages, apps_context, modules_context
 from helmd.web.pages.rendering import Renderer
@@ -178,6 +183,27 @@ def test_jobs() -> None:
     failed = replace(BACKUPS, last=BackupRunBody(NOW, False, "", "the disk is full"))
     assert jobs_context([], failed).verified == ""
     assert jobs_context([job("queued", steps=(), step="", result=None)], failed).jobs[0].sentence.startswith("waits")
+
+
+async def test_jobs_are_listed_where_the_backups_can_t_be(tmp_path: Path) -> None:
+    class Engine:
+        async def jobs(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(reply=job())]
+
+    (directory := tmp_path / "<i>backups").write_text("a file")
+    account, settings = layout({}, tmp_path, UID, tmp_path), Settings(backup_directory=str(directory))
+    engine: object = Engine()
+    renderer = Renderer(assets := Assets())
+    pages = JobPages(engine, lambda: backups_listed(account, settings), renderer)  # type: ignore[arg-type]
+    table = (
+        Route("GET", "/jobs", pages.list, Role.ADMIN, "x"),
+        Route("GET", "/static/{digest}/{name:.+}", assets.serve, Role.PUBLIC, "x"),
+    )
+    async with TestClient(TestServer(application(table, EveryRole(), renderer=renderer))) as client:
+        answer = await client.get("/helm/jobs", headers=ADMIN)
+        text = await answer.text()
+    assert answer.status == 200 and "core: exit code 1" in text
+    assert "&lt;i&gt;backups can&#39;t be read: Not a directory." in text and "Back up now" not in text
 
 
 RECORD = ModuleRecord(

@@ -77,13 +77,16 @@ def _private_text(path: Path) -> str | None:
 
 
 def stored_backups(directory: Path) -> list[StoredBackup]:
-    """Return the archives in DIRECTORY, the newest first."""
+    """Return the archives in DIRECTORY, the newest first. Raises BackupError where they can't be read."""
     found = []
-    with suppress(FileNotFoundError), os.scandir(directory) as listed:
-        for entry in listed:
-            at = made_at(entry.name)
-            if at is not None and entry.is_file(follow_symlinks=False):
-                found.append(StoredBackup(entry.name, at, entry.stat(follow_symlinks=False).st_size))
+    try:
+        with suppress(FileNotFoundError), os.scandir(directory) as listed:
+            for entry in listed:
+                at = made_at(entry.name)
+                if at is not None and entry.is_file(follow_symlinks=False):
+                    found.append(StoredBackup(entry.name, at, entry.stat(follow_symlinks=False).st_size))
+    except OSError as problem:
+        raise BackupError(f"{directory} can't be read: {problem.strerror}", hint=f"ls -ld {directory}") from problem
     return sorted(found, key=lambda backup: backup.made_at, reverse=True)
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from helmd.model.api.backups import BackupList
 from helmd.model.api.jobs import JobReply, JobStepReply
 from helmd.model.counted import counted
+from helmd.model.errors import HelmError
 from helmd.model.jobs.record import JOB_ENDED
 from helmd.operations.jobs.engine import JobEngine
 from helmd.web.pages.overview import Tone
@@ -57,12 +58,16 @@ class StepRow:
 
 @dataclass(frozen=True, slots=True)
 class JobsContext:
-    """What the list's template is given. ``verified`` is the last backup that was restored on trial."""
+    """What the list's template is given. ``verified`` is the last backup that was restored on trial; ``trouble`` says
+    why there are no ``backups``, ``hint`` what to do.
+    """
 
     jobs: Sequence[JobRow]
     running: int
-    backups: BackupList
+    backups: BackupList | None
     verified: str
+    trouble: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,11 @@ class JobPages:
     async def list(self, request: web.Request) -> web.StreamResponse:
         """GET /jobs"""
         views = await self._engine.jobs()
-        backups = await asyncio.to_thread(self._backups)
+        backups: BackupList | HelmError
+        try:
+            backups = await asyncio.to_thread(self._backups)
+        except HelmError as error:
+            backups = error
         return self._renderer.show(request, "jobs.html", jobs_context([view.reply for view in views], backups))
 
     async def job(self, request: web.Request) -> web.StreamResponse:
@@ -93,12 +102,15 @@ class JobPages:
         return self._renderer.show(request, "job.html", job_context(view.reply))
 
 
-def jobs_context(jobs: Sequence[JobReply], backups: BackupList) -> JobsContext:
-    """Return the JOBS, the newest first as they are given, and the BACKUPS."""
+def jobs_context(jobs: Sequence[JobReply], backups: BackupList | HelmError) -> JobsContext:
+    """Return the JOBS, the newest first as they are given, and the BACKUPS, or why they can't be listed."""
     rows = [job_row(each) for each in jobs]
+    running = sum(not row.ended for row in rows)
+    if isinstance(backups, HelmError):
+        return JobsContext(rows, running, None, "", backups.sentence, backups.hint)
     last = backups.last
     verified = last.name if last is not None and last.succeeded else ""
-    return JobsContext(rows, sum(not row.ended for row in rows), backups, verified)
+    return JobsContext(rows, running, backups, verified)
 
 
 def job_context(job: JobReply) -> JobContext:
