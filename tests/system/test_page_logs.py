@@ -38,6 +38,20 @@ const measure = () => {
 };
 measure();
 """
+_LOAD_AGAIN = """
+const page = document.querySelector('[data-logs]').logs, real = window.fetch, asked = window.asked = [];
+let release;
+const held = new Promise((resolve) => (release = resolve));
+window.fetch = async (url, given) => {
+  asked.push(String(url));
+  if (String(url).includes('logs/histogram')) {
+    await held;
+  }
+  return real(url, given);
+};
+page.refreshAside();
+page.feed.load(page.feed.parameters, {live: true}).then(release);
+"""
 HOSTILE = (
     "<img src=x onerror=alert(1)><script>alert(2)</script>",
     "\x1b[31mred\x1b[0m \x1b[2J\x07",
@@ -307,6 +321,17 @@ def test_lines_appear_live_and_none_is_lost_or_doubled_while_paused(demo: Sandbo
         assert browser.run("return document.getElementsByTagName('*').length") <= 3000
     finally:
         demo.unregister()
+
+
+def test_lines_that_are_loaded_again_have_one_stream_and_their_counts(dashboard: Dashboard) -> None:
+    """As after the stream has left many lines out, while counts are being read."""
+    browser = dashboard.browser
+    show(dashboard, "level:ERROR")
+    browser.run(_LOAD_AGAIN)
+    many = "return window.asked.filter((url) => url.includes(arguments[0])).length"
+    browser.until(lambda driver: driver.execute_script(many, "logs/histogram") > 1, 30)
+    assert browser.run(many, "logs/stream") == 1
+    assert browser.run(f"return {PAGE}.live[0]") == "live"
 
 
 def test_it_stays_quick_while_lines_pour_in(demo: Sandbox, dashboard: Dashboard) -> None:

@@ -94,7 +94,8 @@ export class Tail {
    */
   start(parameters, since = null) {
     this.stop();
-    this.parameters = parameters;
+    // A copy, since each run is known by its parameters: the same ones may be followed again.
+    this.parameters = { ...parameters };
     this.lastId = since;
     return new Promise((resolve) => {
       this.resolveStart = resolve;

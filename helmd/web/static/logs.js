@@ -430,14 +430,15 @@ class LogsPage {
 
   async refreshAside() {
     clearTimeout(this.refreshing);
-    const generation = this.feed.generation;
+    // What is loaded again by the same parameters, as when the stream has left lines out, has the same counts.
+    const asked = this.feed.parameters;
     const range = rangeOf(this.state);
     const end = range.to ?? nowMicros();
     const parameters = { ...this.parameters(), start_time: isoOf(range.from), end_time: isoOf(end) };
     // Requests are not aborted: each abort would be an error in the log of the store's PostgreSQL.
     try {
       const counts = await this.source.get("logs/histogram", parameters);
-      if (generation !== this.feed.generation) {
+      if (asked !== this.feed.parameters) {
         return;
       }
       const buckets = counts.buckets.map((bucket) => ({ ...bucket, start: microsOf(bucket.start) }));
@@ -446,13 +447,13 @@ class LogsPage {
       this.volume.set([range.from, end], counts.step_seconds * 1e6, buckets, this.marks, this.countedBackTo);
       this.showCount();
       await this.refreshMarks(range.from, end, counts.gaps ?? []);
-      if (generation !== this.feed.generation) {
+      if (asked !== this.feed.parameters) {
         return;
       }
       this.volume.set([range.from, end], counts.step_seconds * 1e6, buckets, this.marks, this.countedBackTo);
-      await this.refreshFacets(parameters, generation);
+      await this.refreshFacets(parameters, asked);
     } catch (error) {
-      if (error.name === "AbortError" || generation !== this.feed.generation) {
+      if (error.name === "AbortError" || asked !== this.feed.parameters) {
         return;
       }
       // An invalid query (400) was reported when the lines were loaded.
@@ -461,11 +462,12 @@ class LogsPage {
       }
     }
     if (this.range.live) {
+      clearTimeout(this.refreshing);
       this.refreshing = setTimeout(() => !document.hidden && this.refreshAside(), REFRESH_MS);
     }
   }
 
-  async refreshFacets(parameters, generation) {
+  async refreshFacets(parameters, asked) {
     const read = (keys) => {
       const field = ["level", "service", "source", "stream", "context", ...keys].join(",");
       return this.source.get("logs/facets", { ...parameters, field });
@@ -475,11 +477,11 @@ class LogsPage {
     const keysFound = found.facets.find((facet) => facet.field === "context")?.values.map((each) => each.value) ?? [];
     this.knownKeys = keysFound.filter((key) => /^[\w-]+$/.test(key) && !key.startsWith("_"));
     const columnKeys = [...new Set([...this.state.columns, ...this.knownKeys])].filter((key) => /^[\w.-]+$/.test(key)).slice(0, 5);
-    if (columnKeys.some((key) => !keys.includes(key)) && generation === this.feed.generation) {
+    if (columnKeys.some((key) => !keys.includes(key)) && asked === this.feed.parameters) {
       keys = this.contextKeys = columnKeys;
       found = await read(keys.map((key) => `context.${key}`));
     }
-    if (generation === this.feed.generation) {
+    if (asked === this.feed.parameters) {
       this.facets.set(found.facets.filter((facet) => facet.field !== "context"));
     }
   }
