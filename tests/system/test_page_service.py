@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.by import By
 
+from tests.system import printed_lines
 from tests.system.booted import Sandbox, until
 from tests.system.dashboard import Dashboard, dashboard_in
 
@@ -294,6 +295,21 @@ def test_output_of_each_stream(pages: Dashboard, noisy: Sandbox) -> None:
         only_has(pages, stream)
         assert f"stream={stream}" in pages.browser.url
     clean(pages, "service-output")
+
+
+def test_output_is_not_late_where_much_is_printed(pages: Dashboard, noisy: Sandbox) -> None:
+    """4,500 lines within fifteen seconds: more than the page reads at a time."""
+    printer = printed_lines.register(noisy, 4500, rate=300)
+    try:
+        noisy.helmctl("start", printer.name, timeout=60)
+        pages.open(f"service/{printer.name}?tab=output", "technician")
+        until(lambda: len(lines(pages)) > 0, within=30)
+        until(lambda: printer.count() == 4500, within=60)
+        until(lambda: lines(pages)[-1]["text"] == "line 4500", within=8)
+        shown = [int(each["text"].removeprefix("line ")) for each in lines(pages)]
+        assert shown == list(range(4501 - len(shown), 4501)), "none is missing between them"
+    finally:
+        noisy.unregister()
 
 
 def test_what_a_role_may_not_do_is_absent(pages: Dashboard) -> None:

@@ -51,15 +51,22 @@ class Output {
         if (this.stream) {
           query.set("stream", this.stream);
         }
-        if (this.after) {
-          query.set("after", this.after);
+        const { after } = this;
+        if (after) {
+          query.set("after", after);
         }
         const reply = await api("GET", `api/logs?${query}`);
         if (generation !== this.generation) {
           return;
         }
-        this.after = reply.prev_cursor ?? this.after;
-        this.show(reply.logs);
+        if (after && reply.logs.length === FIRST_LINES) {
+          // More was printed since than one reply has: the newest lines are read instead, so that they are not late.
+          this.after = "";
+          this.read(generation);
+          return;
+        }
+        this.after = reply.prev_cursor ?? after;
+        this.show(reply.logs, !after);
       } catch (error) {
         this.note.textContent = `${error.message}. ${error.hint ?? ""}`;
       }
@@ -67,9 +74,13 @@ class Output {
     setTimeout(() => this.read(generation), POLL_MS);
   }
 
-  show(entries) {
+  /** Shows entries below the others, or in their place if it `replaces` them. */
+  show(entries, replaces) {
     const { lines } = this;
     const atEnd = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30;
+    if (replaces) {
+      lines.replaceChildren();
+    }
     lines.append(...entries.toReversed().map(lineOf));
     while (lines.children.length > MAX_LINES) {
       lines.firstElementChild.remove();
