@@ -123,6 +123,8 @@ def test_the_firewalls_script_and_the_command_that_applies_it(demo: Sandbox, das
     assert browser.text("[data-apply]") == applies
     browser.type("[name=allow_from]", "nonsense")
     browser.until(lambda driver: "nonsense" in driver.find_element(By.CSS_SELECTOR, "[data-firewall-fault]").text)
+    assert browser.run(PREVIEW) == "", "not the script for what was typed before"
+    assert there(dashboard, "[data-download][disabled]")
     assert "sudo helmctl security confirm" in browser.text(".helm-firewall__steps")
 
 

@@ -100,7 +100,8 @@ const firewall = document.querySelector("[data-firewall]");
 const firewallForm = firewall.querySelector("[data-firewall-form]");
 const scriptText = firewall.querySelector("[data-script]");
 const fault = firewall.querySelector("[data-firewall-fault]");
-let script = { filename: "", script: "" };
+const NONE = { filename: "", script: "" };
+let script = NONE;
 let generation = 0;
 let timer = 0;
 
@@ -123,6 +124,15 @@ function showCommand() {
   firewall.querySelector("[data-copy-apply]").dataset.copy = command;
 }
 
+/** Shows the script that was made for the form, or none with what is wrong. */
+function showScript(made, wrong = "") {
+  script = made;
+  fault.textContent = wrong;
+  scriptText.textContent = made.script;
+  firewall.querySelector("[data-filename]").textContent = made.filename;
+  firewall.querySelector("[data-download]").disabled = !made.script;
+}
+
 async function load() {
   const current = ++generation;
   showCommand();
@@ -135,14 +145,11 @@ async function load() {
   try {
     const made = await api("GET", `api/security/firewall-script?${query}`);
     if (current === generation) {
-      script = made;
-      fault.textContent = "";
-      scriptText.textContent = made.script;
-      firewall.querySelector("[data-filename]").textContent = made.filename;
+      showScript(made);
     }
   } catch (problem) {
     if (current === generation) {
-      fault.textContent = `${problem.message}. ${problem.hint}`;
+      showScript(NONE, `${problem.message}. ${problem.hint}`);
     }
   }
 }
