@@ -214,6 +214,13 @@ def test_by_keyboard_alone(dashboard: Dashboard) -> None:
     dashboard.press(*"tick")
     browser.until(lambda driver: not driver.find_element("css selector", "#service-core").is_displayed())
     assert "find=tick" in browser.url
+    # All that the filter leaves are selected, and none again.
+    for selected in (True, False):
+        browser.click("[data-select-all]")
+        assert browser.run("return document.querySelector('[data-select-all]').checked") is selected
+        assert browser.run("return document.querySelector('[data-table-selected]').hidden") is not selected
+    dashboard.press("Escape")
+    dashboard.press("/")
     dashboard.press("Escape", "j", "m", "Up")
     focused = "return document.activeElement.textContent"
     assert browser.run(focused) == "Settings" and browser.texts(".helm-menu__item")[:2] == ["Restart", "Stop"]

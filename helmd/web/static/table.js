@@ -193,11 +193,14 @@ class Table {
   }
 
   showSelected() {
-    const values = this.rows().map((row) => row.querySelector("[data-select]")?.value);
+    const checks = this.rows().map((row) => [row, row.querySelector("[data-select]")?.value]).filter(([, value]) => value);
+    const values = checks.map(([, value]) => value);
     this.selected = new Set([...this.selected].filter((value) => values.includes(value)));
     const all = this.element.querySelector("[data-select-all]");
     if (all) {
-      all.checked = this.selected.size > 0 && this.selected.size === values.filter(Boolean).length;
+      // It is for the rows that the filter leaves.
+      const shown = checks.filter(([row]) => !row.hidden);
+      all.checked = shown.length > 0 && shown.every(([, value]) => this.selected.has(value));
       all.indeterminate = this.selected.size > 0 && !all.checked;
     }
     for (const bar of this.box?.querySelectorAll("[data-table-selected]") ?? []) {
