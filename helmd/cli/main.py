@@ -154,32 +154,44 @@ def print_traceback(kind: type[BaseException], error: BaseException, at: Traceba
 def run(words: list[str] | None = None) -> None:
     """Run helmctl and exit with one of the codes in `helmd.cli.exits`."""
     sys.excepthook = print_traceback
+    output.open_closed_streams()
     output.use_locale_charset()
     failure: HelmError | None = None
     try:
+        code, failure = _outcome(words)
+    except BrokenPipeError:
+        code = exits.OUTPUT_CLOSED
+    job.end_job(code, failure)
+    if not output.flush_streams():
+        code = code or exits.FAILED
+    sys.exit(code)
+
+
+def _outcome(words: list[str] | None) -> tuple[int, HelmError | None]:
+    """Run a command and print its error; return the exit code and the error. Raises BrokenPipeError."""
+    try:
         ended: Any = helmctl.main(words, prog_name="helmctl", standalone_mode=False)
-        code = ended if isinstance(ended, int) else exits.OK
+        return ended if isinstance(ended, int) else exits.OK, None
     except click.exceptions.Exit as ended_early:
-        code = ended_early.exit_code
+        return ended_early.exit_code, None
     except click.Abort:
         output.print_message("aborted")
-        code = 130
+        return exits.INTERRUPTED, None
     except click.ClickException as error:
         print_usage_error(error)
-        code = exits.USAGE if isinstance(error, click.UsageError) else exits.FAILED
+        return exits.USAGE if isinstance(error, click.UsageError) else exits.FAILED, None
     except HelmError as error:
-        failure = error
         print_error(error)
-        code = exits.exit_of(error.code)
+        return exits.exit_of(error.code), error
     except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 141
+        return exits.INTERRUPTED, None
+    except SystemExit as exiting:
+        # click catches BrokenPipeError, and exits.
+        if isinstance(exiting.__context__, BrokenPipeError):
+            return exits.OUTPUT_CLOSED, None
+        raise
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         failure = HelmError(f"{what}{error.strerror or error}")
         print_error(failure)
-        code = exits.DENIED if isinstance(error, PermissionError) else exits.FAILED
-    job.end_job(code, failure)
-    sys.exit(code)
+        return exits.DENIED if isinstance(error, PermissionError) else exits.FAILED, failure

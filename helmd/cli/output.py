@@ -77,6 +77,36 @@ def use_locale_charset() -> None:
             stream.reconfigure(encoding=charset, errors="backslashreplace")
 
 
+def open_closed_streams() -> None:
+    """Open /dev/null as those of the standard streams that the caller has closed, as by ``>&-``.
+
+    Otherwise they are None in `sys`, and the next file or socket to be opened gets the descriptor of one.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # open(2) returns the lowest descriptor that is free, which is this one. Child processes get it as well.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
+def flush_streams() -> bool:
+    """Write what stdout and stderr have buffered; return whether all of stdout could be written.
+
+    What can't be written is dropped: Python would try again when it exits, and exit with 120.
+    """
+    written = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), stream.fileno())
+            written = written and stream is not sys.stdout
+    return written
+
+
 def format_option(*formats: str) -> Callable[[Any], Any]:
     """``-o FORMAT`` and ``--json``, which is ``-o json``."""
 
@@ -124,7 +154,20 @@ def print_message(*parts: Part) -> None:
     """Print a line on stderr."""
     if _options.record is not None:
         _options.record(render_line(parts, False))
-    click.echo(render_line(parts, coloured(sys.stderr)), err=True)
+    _echo_to_stderr(render_line(parts, coloured(sys.stderr)))
+
+
+def _echo_to_stderr(text: str, end: bool = True) -> None:
+    """Write TEXT to stderr. What can't be written, as to a full disk, is dropped: no operation fails because of that.
+
+    Raises BrokenPipeError, as for stdout.
+    """
+    try:
+        click.echo(text, err=True, nl=end)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def print_text(block: str) -> None:
@@ -146,7 +189,7 @@ def clear_terminal() -> None:
 def print_progress(sentence: str, last: bool) -> None:
     """Show progress on stderr: on a terminal in one line that is overwritten until the LAST time."""
     overwrite = sys.stderr.isatty() and not last
-    click.echo(printable(sentence) + ("\r" if overwrite else ""), err=True, nl=not overwrite)
+    _echo_to_stderr(printable(sentence) + ("\r" if overwrite else ""), end=not overwrite)
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -123,3 +124,33 @@ def test_an_error_in_helm_itself_is_harmless() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "LookupError: " in done.stderr and harmless(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("word", "streams", "code", "said"),
+    [
+        ("version", ">&-", 0, ""),
+        ("version", "<&- >&- 2>&-", 0, ""),
+        ("version", ">/dev/full", 1, "error: No space left on device\n"),
+        ("vresion", "2>&-", 2, ""),
+        ("vresion", "2>/dev/full", 2, ""),
+    ],
+)
+def test_streams_that_cannot_be_written_change_no_exit_code(word: str, streams: str, code: int, said: str) -> None:
+    """Except for output that is lost, which is a failure. Python's own exit code for that would be 120."""
+    command = ["sh", "-c", f'"$@" {streams}', "sh", sys.executable, str(TOP / "helmctl.py"), word]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize(("word", "stream"), [("version", "stdout"), ("vresion", "stderr")])
+def test_a_reader_that_is_gone_ends_it_as_sigpipe_does(word: str, stream: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    out, errors = (writer, subprocess.PIPE) if stream == "stdout" else (subprocess.PIPE, writer)
+    command = [sys.executable, str(TOP / "helmctl.py"), word]
+    try:
+        done = subprocess.run(command, stdout=out, stderr=errors, text=True, timeout=60)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stdout or "", done.stderr or "") == (141, "", "")

@@ -1,6 +1,7 @@
 """The manual pages' generator: every command and setting is in them, as scdoc text that means what the source says."""
 
 import importlib.util
+import re
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ from unittest.mock import Mock
 import click
 import pytest
 
+from helmd.cli import exits
 from helmd.cli.main import ALIASES, helmctl
 from helmd.model.config.schema import HELM_SETTINGS
 from helmd.model.config.service_schema import SERVICE_SETTINGS
@@ -110,6 +112,12 @@ def test_helmctl_page_has_every_command_and_option() -> None:
                 assert " ".join(f"{record[0]} {record[1]}".split()) in page
     for alias in ALIASES:
         assert f"{alias} is" in page
+
+
+def test_helmctl_page_has_every_exit_code() -> None:
+    section = (PAGES / "helmctl.1.scd").read_text().partition("# EXIT STATUS\n")[2].partition("\n# ")[0]
+    codes = {str(code) for name, code in vars(exits).items() if name.isupper() and isinstance(code, int)}
+    assert len(codes) > 8 and set(re.findall(r"^\*(\d+)\*$", section, re.MULTILINE)) == codes
 
 
 @pytest.mark.parametrize(
