@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helmd.cli import output
-from helmd.model.errors import BusError, ConfigurationError, NotSetUpError, UnknownServiceError
+from helmd.model.errors import BusError, ConfigurationError, NotSetUpError, UnknownServiceError, UsageError
 from helmd.model.layout import Layout, layout
 from helmd.model.printable import printable
 from helmd.model.suite.names import service_of, unit_of
@@ -162,6 +162,15 @@ class Context:
         if missing:
             raise unknown_service(missing[0], known)
         return tuple(dict.fromkeys(plain))
+
+    def chosen_one(self, name: str, registry: "Registry", unregistered: bool = False) -> str:
+        """Return the one service that NAME means. Raises UsageError for ``all`` or a pattern that means several, and as
+        `chosen`.
+        """
+        found = self.chosen((name,), registry, unregistered)
+        if len(found) != 1:
+            raise UsageError(f"'{printable(name, 60)}' means {len(found)} services: give one")
+        return found[0]
 
     def _refused(self, name: str) -> "tuple[Fault, ...]":
         try:

@@ -61,7 +61,9 @@ def metrics_command(
     in which nothing was measured are empty. Measurements are kept for 14 days, minutes for 90 days, five minutes for
     13 months: a step that is shorter becomes as long.
     """
-    name = service if service == HELM_SERVICE else _name(context, service)
+    name = service
+    if service != HELM_SERVICE:
+        name = context.chosen_one(service, context.suite_or_installed, unregistered=True)
     end = (point_in_time("--until", until) or time.time() * 1e6) / 1e6
     start = (point_in_time("--since", since) or (end - _HOUR) * 1e6) / 1e6
     if start >= end:
@@ -81,13 +83,6 @@ def metrics_command(
     else:
         _print_table(reply, name)
     return exits.OK
-
-
-def _name(context: Context, service: str) -> str:
-    found = context.chosen((service,), context.suite_or_installed, unregistered=True)
-    if len(found) != 1:
-        raise UsageError(f"'{service}' means {len(found)} services: give one")
-    return found[0]
 
 
 def _step(seconds: float) -> int:

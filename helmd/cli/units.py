@@ -170,10 +170,20 @@ def _readable(key: str, value: Any) -> str:
 def _unit(context: Context, service: str) -> str:
     """Return the unit of SERVICE. Raises UnknownServiceError, also for an external one, which has none."""
     registry = context.suite_or_installed
-    (name,) = context.chosen((service,), registry, unregistered=True)
+    name = context.chosen_one(service, registry, unregistered=True)
     if name in registry and registry[name].external:
         raise UnknownServiceError(f"{name} is external: it has no unit here", hint=f"See: helmctl status {name}")
     return unit_of(name)
+
+
+def _controlled(context: Context, services: tuple[str, ...]) -> list[str]:
+    """Return the SERVICES without external ones, which have no unit; these alone are an UnknownServiceError."""
+    registry = context.suite_or_installed
+    names = context.chosen(services, registry, unregistered=True)
+    controlled = [name for name in names if name not in registry or not registry[name].external]
+    if names and not controlled:
+        _unit(context, names[0])
+    return controlled
 
 
 def _plain(value: Any) -> str:
@@ -234,7 +244,7 @@ def _tree(graph: dict[str, tuple[str, ...]], name: str, indent: str) -> None:
 @audited("edit")
 def edit_command(context: Context, service: str) -> int:
     """Edit a drop-in of a service's unit, as "systemctl --user edit" does; "systemctl --user revert" undoes it."""
-    (name,) = context.chosen((service,), context.suite_or_installed)
+    name = context.chosen_one(service, context.suite_or_installed)
     os.execvp("systemctl", ["systemctl", "--user", "edit", unit_of(name)])
 
 
@@ -274,7 +284,7 @@ def enable_command(context: Context, services: tuple[str, ...], now: bool) -> in
 def disable_command(context: Context, services: tuple[str, ...], now: bool) -> int:
     """Keep services from starting with the suite and at boot."""
     registry = context.suite_or_installed
-    names = context.chosen(services, registry, unregistered=True)
+    names = _controlled(context, services)
     units = [registry[name].enabled_unit if name in registry else unit_of(name) for name in names]
     _say(context.manager.disable(units))
     context.manager.daemon_reload()
@@ -333,6 +343,6 @@ class SignalName(click.ParamType):
 @audited("kill")
 def kill_command(context: Context, services: tuple[str, ...], number: int) -> int:
     """Send a signal to all processes of services, as "systemctl kill" does."""
-    for name in context.chosen(services, context.suite_or_installed, unregistered=True):
-        context.manager.kill(_unit(context, name), number)
+    for name in _controlled(context, services):
+        context.manager.kill(unit_of(name), number)
     return exits.OK

@@ -162,13 +162,16 @@ class Manager:
         return _text(self._send("StartTransientUnit", arguments))
 
     def kill(self, unit: str, number: int) -> None:
-        """Send a signal to all processes of UNIT."""
-        self._call("KillUnit", "ssi", unit.encode(), b"all", number)
+        """Send a signal to all processes of UNIT. A unit that isn't loaded has none."""
+        self._call_if_loaded("KillUnit", "ssi", unit.encode(), b"all", number)
 
     def reset_failed(self, unit: str) -> None:
         """Forget failures and the count of starts. A unit that isn't loaded has none."""
+        self._call_if_loaded("ResetFailedUnit", "s", unit.encode())
+
+    def _call_if_loaded(self, method: str, signature: str, *words: Any) -> None:
         try:
-            self._call("ResetFailedUnit", "s", unit.encode())
+            self._call(method, signature, *words)
         except BusError as problem:
             if "not loaded" not in problem.sentence:
                 raise

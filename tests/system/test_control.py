@@ -211,6 +211,10 @@ def test_external_service_is_probed_but_never_controlled(box: Sandbox) -> None:
     assert "- dependent: not started, because nowhere failed" in done.err
     assert box.helmctl("restart", "elsewhere", check=False).code == 1
     assert "hivematrix-elsewhere.service" not in box("systemctl", "--user", "list-unit-files", "--no-pager").out
+    # With others, it is left out.
+    box.helmctl("kill", "--signal", "CONT", "elsewhere", "dependent")
+    assert "removed" in box.helmctl("disable", "elsewhere", "dependent").err
+    assert box.helmctl("disable", "elsewhere", check=False).code == 4
 
 
 def test_orphan_unit_is_shown_and_can_be_stopped(box: Sandbox) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -18,11 +19,22 @@ from helmd.cli.context import Context, unknown_service
 from helmd.cli.logs.command import logs_command
 from helmd.cli.logs.format import OutputLine, format_named
 from helmd.cli.main import helmctl
-from helmd.cli.units import SignalName, _readable
+from helmd.cli.metrics import metrics_command
+from helmd.cli.units import (
+    SignalName,
+    _readable,
+    cat_command,
+    disable_command,
+    edit_command,
+    kill_command,
+    show_command,
+)
 from helmd.journal.lines import PrintedLine
+from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.logs.entry import LogRow
 from helmd.model.suite.service import Registry, Service
 from helmd.operations.diagnostics.why import LINES, of_this_run
+from helmd.systemd.bus import Manager
 from helmd.systemd.timestamp import parse_timestamp
 from helmd.systemd.usage import read_group
 
@@ -86,6 +98,39 @@ def test_patterns_and_suggestions(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(Exception, match="did you mean 'portal'"):
         context.chosen(["protal"], SUITE)
     assert "did you mean" not in unknown_service("xyz", SUITE.names).sentence
+
+
+class SuiteContext(Context):
+    """A context with a suite, one of whose services is external, and a manager that has loaded no unit."""
+
+    def __init__(self) -> None:
+        elsewhere = Service(name="elsewhere", type="external", url="http://localhost:1")
+        registry = Registry({**SUITE.services, "elsewhere": elsewhere})
+        self.asked = Mock(spec=Manager, disable=Mock(return_value=[]), units_like=Mock(return_value=[]))
+        layout = Mock(config=Path("/nonexistent"))
+        self.__dict__.update(manager=self.asked, suite_or_installed=registry, layout=layout)
+
+
+@pytest.mark.parametrize("command", [show_command, cat_command, edit_command, metrics_command])
+@pytest.mark.parametrize("service", ["all", "po*"])
+def test_commands_about_one_service_refuse_several(command: click.Command, service: str) -> None:
+    result = CliRunner().invoke(command, [service], obj=SuiteContext())
+    assert isinstance(result.exception, UsageError) and "services: give one" in result.exception.sentence
+
+
+def test_external_services_are_left_out_where_units_are_needed() -> None:
+    context = SuiteContext()
+    assert CliRunner().invoke(kill_command, ["all"], obj=context).exception is None
+    units = [f"hivematrix-{name}.service" for name in SUITE.names]
+    assert [call.args[0] for call in context.asked.kill.call_args_list] == units
+    assert CliRunner().invoke(disable_command, ["all"], obj=context).exception is None
+    context.asked.disable.assert_called_once_with(units)
+    for command in (kill_command, disable_command):
+        result = CliRunner().invoke(command, ["elsewhere"], obj=context)
+        assert isinstance(result.exception, UnknownServiceError)
+        context.__dict__["suite_or_installed"] = Registry({})
+        assert CliRunner().invoke(command, ["all"], obj=context).exception is None
+        context = SuiteContext()
 
 
 @pytest.mark.parametrize("words", [["version"], ["-V"], ["--version"]])
