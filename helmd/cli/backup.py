@@ -46,6 +46,7 @@ def backup_key_command(context: Context, as_json: bool) -> int:
     Making backups needs its public key only, so the file can be moved away.
     """
     from helmd.model.errors import NotSetUpError
+    from helmd.model.suite.names import BACKUP_TIMER
     from helmd.operations.backup.encryption import AUTHENTICATION, new_identity
     from helmd.operations.backup.kept import BackupKey, backup_key, put_backup_key
     from helmd.operations.configuration.apply import apply, changes
@@ -60,10 +61,10 @@ def backup_key_command(context: Context, as_json: bool) -> int:
         identity, recipient = new_identity()
         key = BackupKey(recipient, secrets.token_urlsafe(32))
         put_backup_key(layout, key, f"{AUTHENTICATION}{key.authentication}\n{identity.text}")
-        apply(
-            [change for change in changes(suite, layout, settings) if change.unit.startswith("helmd-backup")],
-            suite, layout, settings, context.manager,
-        )  # fmt: skip
+    # Also with a key that was there: the run that made it may not have come to this.
+    timer = [change for change in changes(suite, layout, settings) if change.unit == BACKUP_TIMER]
+    if any(change.pending for change in timer):
+        apply(timer, suite, layout, settings, context.manager)
     present = layout.backup_identity.exists()
     if as_json:
         output.print_json({"recipient": key.recipient, "identity": str(layout.backup_identity) if present else None})

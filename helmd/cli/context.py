@@ -82,12 +82,20 @@ class Context:
             os.environ["HOME"] = home_directory()
         return layout(os.environ, Path(os.environ["HOME"]), os.getuid(), SHARE)
 
+    @property
+    def suite_layout(self) -> Layout:
+        """As `layout`, for what makes sense only with a suite. Raises NotSetUpError if the account has none."""
+        if not self.layout.config.is_dir():
+            raise _no_suite()
+        return self.layout
+
     @cached_property
     def settings(self) -> "Settings":
+        """Helm's settings; those that were last without faults, if there are some now. Raises as `effective`."""
         from helmd.operations.configuration.load import load_settings
 
         try:
-            return load_settings(self.layout)
+            return load_settings(self.suite_layout)
         except ConfigurationError:
             return self.effective.settings
 
@@ -99,9 +107,7 @@ class Context:
         """
         from helmd.operations.configuration.effective import load_effective
 
-        if not self.layout.config.is_dir():
-            raise _no_suite()
-        found = load_effective(self.layout)
+        found = load_effective(self.suite_layout)
         for fault in found.faults:
             output.print_message(f"warning: {fault}")
         held = [name for name in found.refused.faults if name in found.registry]

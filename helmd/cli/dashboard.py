@@ -25,7 +25,7 @@ def dashboard_command(context: Context, as_json: bool) -> None:
     an admin until the session ends (session.idle and session.longest in helm.toml(5)). From another machine, open it
     through ssh; the command for that is printed.
     """
-    with_link = document(request(context.layout.socket, LINKS_ROUTE, {}, Wait(_ANSWER_SECONDS), method="POST"))
+    with_link = document(request(context.suite_layout.socket, LINKS_ROUTE, {}, Wait(_ANSWER_SECONDS), method="POST"))
     url, seconds = str(with_link["url"]), int(with_link["expires_in"])
     tunnel = ssh_command(url)
     if as_json:

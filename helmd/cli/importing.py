@@ -28,8 +28,10 @@ def import_command(context: Context, files: tuple[Path, ...], base: Path | None,
     Helm's files stay as they are; master_services.json may be given as well, for its descriptions.
     """
     from helmd.operations.configuration.import_json import plan_import, write_import
+    from helmd.operations.configuration.load import load_settings
 
-    planned = plan_import(files, base, context.layout, context.settings)
+    # Not those of the context: it may be done before set-up.
+    planned = plan_import(files, base, context.layout, load_settings(context.layout))
     for remark in planned.remarks:
         output.print_message(f"warning: {remark}")
     if dry_run:

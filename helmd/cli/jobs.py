@@ -47,7 +47,7 @@ def jobs_command() -> None:
 @click.pass_obj
 def jobs_list_command(context: Context, as_json: bool) -> int:
     """List jobs, the newest first."""
-    directory = JobDirectory(context.layout.jobs)
+    directory = JobDirectory(context.suite_layout.jobs)
     views = newest_first(look_up_all(directory, _manager(context), directory.ids(), this_boot()))
     if as_json:
         output.print_json([to_json(view.reply) for view in views])
@@ -74,7 +74,7 @@ def jobs_list_command(context: Context, as_json: bool) -> int:
 @click.pass_obj
 def jobs_show_command(context: Context, job: str, as_json: bool) -> int:
     """Show a job: who requested it, its steps, its result. Exit code 1 if it failed."""
-    directory = JobDirectory(context.layout.jobs)
+    directory = JobDirectory(context.suite_layout.jobs)
     view = look_up(directory, _manager(context), _chosen(directory, job), this_boot())
     if as_json:
         output.print_json(to_json(view.reply))
@@ -89,7 +89,7 @@ def jobs_show_command(context: Context, job: str, as_json: bool) -> int:
 @click.pass_obj
 def jobs_log_command(context: Context, job: str, follow: bool) -> int:
     """Print what a job has printed."""
-    directory = JobDirectory(context.layout.jobs)
+    directory = JobDirectory(context.suite_layout.jobs)
     job_id = _chosen(directory, job)
     shown = 0
     while True:
@@ -115,7 +115,7 @@ def jobs_cancel_command(context: Context, job: str) -> int:
     from helmd.cli.audit import recorded
     from helmd.cli.caller import origin_here, person
 
-    directory, boot = JobDirectory(context.layout.jobs), this_boot()
+    directory, boot = JobDirectory(context.suite_layout.jobs), this_boot()
     job_id = _chosen(directory, job)
     origin = origin_here()
     by = Requester(person(), origin.via, unit=origin.unit)

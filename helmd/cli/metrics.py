@@ -77,7 +77,7 @@ def metrics_command(
     }
     if metrics:
         asked["metric_name"] = ",".join(metrics)
-    reply = document(request(context.layout.socket, f"/api/metrics/{name}", asked, Wait(_ANSWER_SECONDS)))
+    reply = document(request(context.suite_layout.socket, f"/api/metrics/{name}", asked, Wait(_ANSWER_SECONDS)))
     if as_json or output == "json":
         _print_json(reply)
     else:

@@ -56,7 +56,7 @@ def key_show_command(context: Context, name: str, as_json: bool) -> None:
     """Print the public part of a module's key, for the git host; and the keys by which that is known."""
     from helmd.operations.modules.deploy_key import deploy_key
 
-    _print(deploy_key(context.layout, name), as_json)
+    _print(deploy_key(context.suite_layout, name), as_json)
 
 
 @modules_key_command.command("make")
@@ -69,7 +69,7 @@ def key_make_command(context: Context, name: str, rotate: bool, as_json: bool) -
     """Make a key (Ed25519) for a module, and print its public part."""
     from helmd.operations.modules.deploy_key import make_key
 
-    _print_new(make_key(context.layout, name, rotate), as_json)
+    _print_new(make_key(context.suite_layout, name, rotate), as_json)
 
 
 @modules_key_command.command("add", short_help="Use a private key of one's own for a module.")
@@ -83,7 +83,7 @@ def key_add_command(context: Context, name: str, file: Path, rotate: bool, as_js
     """Copy a private key, from FILE or standard input, and use it for a module."""
     from helmd.operations.modules.deploy_key import add_key
 
-    _print_new(add_key(context.layout, name, key_text(file), rotate), as_json)
+    _print_new(add_key(context.suite_layout, name, key_text(file), rotate), as_json)
 
 
 def key_text(file: Path) -> str:
@@ -104,7 +104,7 @@ def key_remove_command(context: Context, name: str) -> None:
     """Remove the key of a module. Remove its public part from the git host as well."""
     from helmd.operations.modules.deploy_key import remove_key
 
-    removed = remove_key(context.layout, name)
+    removed = remove_key(context.suite_layout, name)
     output.print_message(f"The deploy key of {name} is removed." if removed else f"{name} has no deploy key.")
 
 
@@ -119,5 +119,5 @@ def key_forget_host_command(context: Context, name: str) -> None:
     """
     from helmd.operations.modules.deploy_key import forget_hosts
 
-    known = forget_hosts(context.layout, name)
+    known = forget_hosts(context.suite_layout, name)
     output.print_message(f"The server's key is forgotten for {name}." if known else f"{name} knows no server's key.")

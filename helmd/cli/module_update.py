@@ -152,7 +152,7 @@ def modules_check_command(context: Context, names: tuple[str, ...], as_json: boo
 
     found: list[dict[str, object]] = []
     code = exits.OK
-    for name, plan in plan_each(context, names or module_names(context.layout)):
+    for name, plan in plan_each(context, names or module_names(context.suite_layout)):
         if isinstance(plan, Exception):
             if names and isinstance(plan, UsageError):
                 raise plan
@@ -329,7 +329,7 @@ def modules_prune_command(
     """
     from helmd.operations.modules.shown import module_names
 
-    found = [updates_of(context, name) for name in names or module_names(context.layout)]
+    found = [updates_of(context, name) for name in names or module_names(context.suite_layout)]
     going = [(updates, each) for updates in found for each in updates.kept() if each.at <= time.time() - older]
     _say([f"{updates.name}: {kept_text(each)}" for updates, each in going] or ["Nothing is kept."])
     if dry_run or not going:

@@ -73,7 +73,7 @@ def modules_list_command(context: Context, as_json: bool, **options: str) -> int
     from helmd.model.api.json_codec import to_json
     from helmd.operations.modules.shown import shown_modules
 
-    found = shown_modules(context.layout)
+    found = shown_modules(context.suite_layout)
     if as_json or options["output"] == "json":
         output.print_json([to_json(module) for module in found])
         return exits.OK
@@ -96,7 +96,7 @@ def modules_list_command(context: Context, as_json: bool, **options: str) -> int
 def _shown(context: Context, name: str) -> ModuleBody:
     from helmd.operations.modules.shown import not_installed, shown_modules
 
-    found = next((each for each in shown_modules(context.layout) if each.name == name), None)
+    found = next((each for each in shown_modules(context.suite_layout) if each.name == name), None)
     if found is None:
         raise not_installed(name)
     return found

@@ -97,4 +97,4 @@ def _date(time: datetime) -> str:
 def _store(context: Context) -> "TokenStore":
     from helmd.operations.identity.tokens import TokenStore
 
-    return TokenStore(context.layout)
+    return TokenStore(context.suite_layout)

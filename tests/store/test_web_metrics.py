@@ -70,7 +70,7 @@ async def test_metrics(served: Served) -> None:
 async def run(served: Served, *words: str) -> Result:
     """helmctl metrics, by its owner."""
     layout = SimpleNamespace(socket=served.unix_socket)
-    context = SimpleNamespace(layout=layout, suite_or_installed=None, chosen_one=lambda name, *_, **__: name)
+    context = SimpleNamespace(suite_layout=layout, suite_or_installed=None, chosen_one=lambda name, *_, **__: name)
     return await asyncio.to_thread(CliRunner().invoke, metrics_command, list(words), obj=context)
 
 

@@ -7,10 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from helmd.cli import account, pager
-from helmd.cli.context import home_directory, use_manager_locations
+from helmd.cli.backup import backup_command
+from helmd.cli.context import Context, home_directory, use_manager_locations
+from helmd.cli.dashboard import dashboard_command
+from helmd.cli.jobs import jobs_command
+from helmd.cli.modules import modules_command
+from helmd.cli.tokens import tokens_command
+from helmd.model.errors import LockedError, NotSetUpError
+from helmd.model.layout import layout
+from helmd.model.suite.names import BACKUP_TIMER
+from helmd.operations.backup.kept import BackupKey, put_backup_key
+from helmd.operations.configuration.apply import Change
 from helmd.systemd import user_manager
 
 TOP = Path(__file__).resolve().parents[2]
@@ -118,3 +130,51 @@ def test_root_keeps_its_pager_and_locale(monkeypatch: pytest.MonkeyPatch) -> Non
     account.become("daemon")
     assert (taken["PAGER"], taken["EDITOR"], taken["LC_ALL"]) == ("most", "vi", "C.UTF-8")
     assert "LD_PRELOAD" not in taken and taken["LOGNAME"] == "daemon"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (tokens_command, "create probe --role admin"),
+        (tokens_command, "list"),
+        (backup_command, "key"),
+        (backup_command, "list"),
+        (modules_command, "key make desk"),
+        (modules_command, "list"),
+        (modules_command, "check"),
+        (jobs_command, "list"),
+        (dashboard_command, ""),
+    ],
+)
+def test_an_account_without_a_suite_gets_an_error_and_no_files(
+    command: click.Command, words: str, tmp_path: Path
+) -> None:
+    """It would get a token that is valid nowhere, for example."""
+    context = Context()
+    context.layout = layout({}, tmp_path, os.getuid(), TOP)
+    error = CliRunner().invoke(command, words.split(), obj=context).exception
+    assert isinstance(error, NotSetUpError) and "helmctl setup" in error.hint and "--account" in error.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_timer_of_backups_is_made_by_the_next_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After one that has made the key, and could not apply."""
+    context, applied = Context(), list[str]()
+    context.layout = layout({}, tmp_path, os.getuid(), TOP)
+    context.layout.secrets.mkdir(parents=True)
+    context.layout.registry_file.touch()
+    context.__dict__["manager"] = None
+    put_backup_key(context.layout, BackupKey("age1x", "k"), "AGE-SECRET-KEY-1")
+
+    def apply(found: list[Change], *_: object) -> None:
+        applied.extend(change.unit for change in found)
+        if len(applied) == 1:
+            raise LockedError("units are being applied")
+
+    change = Change(BACKUP_TIMER, "new", "", "[Timer]")
+    monkeypatch.setattr("helmd.operations.configuration.apply.changes", lambda *_: [change])
+    monkeypatch.setattr("helmd.operations.configuration.apply.apply", apply)
+    monkeypatch.setattr("systemd._journal.sendv", lambda *fields: None)
+    assert isinstance(CliRunner().invoke(backup_command, ["key"], obj=context).exception, LockedError)
+    assert "age1x" in CliRunner().invoke(backup_command, ["key"], obj=context).output
+    assert applied == [BACKUP_TIMER] * 2

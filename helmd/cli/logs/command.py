@@ -320,6 +320,8 @@ def _report_no_lines(context: Context, query: str, from_journal: bool) -> None:
     output.print_message("no lines")
     if query:
         _report_unknown_services(context, query, from_journal)
+    if not context.layout.config.is_dir():
+        output.print_message("this account has no suite; see: helmctl status")
     if (hidden := hidden_files()) and os.getuid() != 0:
         files = "a journal file" if len(hidden) == 1 else f"{len(hidden)} journal files"
         output.print_message(f"this account can't read {files} of this machine; see helmctl doctor")
