@@ -1,6 +1,7 @@
 """``helmctl completion``, and the completion of service names. Runs at each Tab, so it imports little."""
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,8 +95,19 @@ def _known() -> set[str]:
         return set()
 
 
+def names_of_account(names: Callable[[Layout], Iterable[str]], incomplete: str) -> list[str]:
+    """Return those of the NAMES that the caller's account has that start with INCOMPLETE. Never raises or prints."""
+    try:
+        return sorted(name for name in names(account_layout()) if name.startswith(incomplete))
+    except OSError:
+        return []
+
+
 def account_layout() -> Layout:
-    """Return the layout of the caller's account, or for root that of the account that owns the suite."""
+    """Return the layout of the caller's account, or for root that of the account that owns the suite.
+
+    Raises OSError if there is no such account.
+    """
     import pwd
 
     if os.geteuid() == 0 and (account := owner(None)):

@@ -22,12 +22,9 @@ _LOOK_SECONDS = 0.2
 
 
 def _ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from helmd.cli.completion import account_layout
+    from helmd.cli.completion import names_of_account
 
-    try:
-        return sorted(name for name in JobDirectory(account_layout().jobs).ids() if name.startswith(incomplete))
-    except OSError:
-        return []
+    return names_of_account(lambda layout: JobDirectory(layout.jobs).ids(), incomplete)
 
 
 def _job_argument(command: Any) -> Any:

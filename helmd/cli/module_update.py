@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from helmd.cli.completion import account_layout
+    from helmd.cli.completion import names_of_account
     from helmd.operations.modules.shown import module_names
 
-    return [name for name in module_names(account_layout()) if name.startswith(incomplete)]
+    return names_of_account(module_names, incomplete)
 
 
 def module_argument(command: Any) -> Any:

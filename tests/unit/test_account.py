@@ -5,17 +5,19 @@ import pwd
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from helmd.cli import account, pager
+from helmd.cli import account, completion, pager
 from helmd.cli.backup import backup_command
 from helmd.cli.context import Context, home_directory, use_manager_locations
 from helmd.cli.dashboard import dashboard_command
 from helmd.cli.jobs import jobs_command
+from helmd.cli.main import helmctl
 from helmd.cli.modules import modules_command
 from helmd.cli.tokens import tokens_command
 from helmd.model.errors import LockedError, NotSetUpError
@@ -178,3 +180,24 @@ def test_the_timer_of_backups_is_made_by_the_next_try(monkeypatch: pytest.Monkey
     assert isinstance(CliRunner().invoke(backup_command, ["key"], obj=context).exception, LockedError)
     assert "age1x" in CliRunner().invoke(backup_command, ["key"], obj=context).output
     assert applied == [BACKUP_TIMER] * 2
+
+
+def _arguments(
+    group: click.Group, parent: click.Context | None = None
+) -> Iterator[tuple[click.Context, click.Argument]]:
+    context = click.Context(group, parent, group.name)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _arguments(command, context)
+        elif command is not None:
+            inner = click.Context(command, context, name)
+            yield from ((inner, each) for each in command.params if isinstance(each, click.Argument))
+
+
+def test_completion_is_silent_when_the_account_of_the_suite_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of root, who acts for the account that /etc/hivematrix/account names."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(completion, "owner", lambda option: "no-such-account")
+    completed = {ctx.command_path for ctx, each in _arguments(helmctl) if each.shell_complete(ctx, "") == []}
+    assert {"helmctl start", "helmctl jobs show", "helmctl modules update"} <= completed
