@@ -103,7 +103,7 @@ def shorten_line(line: str) -> str:
 def _common_options(command: Any) -> Any:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON on stdout."),
-        click.option("-q", "--quiet", is_flag=True, help="Print only failures."),
+        click.option("-q", "--quiet", is_flag=True, help="Print only failures and warnings."),
         click.option("--dry-run", is_flag=True, help="Only print what would be done."),
         click.option("--reason", default="", metavar="TEXT", help="Reason, for the log."),
         click.option(
@@ -208,8 +208,9 @@ def operate(
     registry = context.suite_or_installed
     names = context.chosen(services, registry, unregistered="all" not in services)
     registry = context.with_unregistered(registry, names)
+    say = _say_nothing if options["quiet"] else output.print_message
     if whole and verb == "start":
-        names = _without_disabled(context, registry, names)
+        names = _without_disabled(context, registry, names, say)
     no_deps = options.get("no_deps", False)
     if options["dry_run"]:
         for name, what in control.dry_run(registry, names, verb, not no_deps, schedules).items():
@@ -224,7 +225,7 @@ def operate(
         _recover_modules(context, ours)
         if verb == "start" and options.get("mode"):
             switched = _running_in_another_mode(context, ours, options["mode"], whole)
-        _apply_units(context, ours, verb, options.get("mode"), not no_deps, whole)
+        _apply_units(context, ours, verb, options.get("mode"), not no_deps, whole, say)
     refused = _refused(context, registry, verb, names, options) if verb in ("start", "restart") else {}
     how = Options(not options["no_block"], not no_deps, options["timeout"], refused, schedules)
     report = OperationResult(())
@@ -289,13 +290,19 @@ def _refused(
     return reasons
 
 
-def _without_disabled(context: Context, registry: Registry, names: Sequence[str]) -> tuple[str, ...]:
-    """Return NAMES without disabled services; these are only started as dependencies of others."""
+def _say_nothing(sentence: str) -> None:
+    """For --quiet."""
+
+
+def _without_disabled(
+    context: Context, registry: Registry, names: Sequence[str], say: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Return NAMES without disabled services, which it SAYs; these are only started as dependencies of others."""
     kept = []
     for name in names:
         service = registry[name]
         if not service.external and context.manager.facts(service.enabled_unit).file_state == "disabled":
-            output.print_message(f"- {name}: disabled, not started (helmctl enable {name})")
+            say(f"- {name}: disabled, not started (helmctl enable {name})")
         else:
             kept.append(name)
     return tuple(kept)
@@ -344,7 +351,13 @@ def _running_in_another_mode(context: Context, names: Sequence[str], mode: Mode,
 
 
 def _apply_units(
-    context: Context, names: Sequence[str], verb: str, mode: Mode | None, with_dependencies: bool, whole: bool
+    context: Context,
+    names: Sequence[str],
+    verb: str,
+    mode: Mode | None,
+    with_dependencies: bool,
+    whole: bool,
+    say: Callable[[str], None],
 ) -> None:
     """Install missing units; if WHOLE, all that have changed; with MODE, those of NAMES in this mode.
 
@@ -355,7 +368,7 @@ def _apply_units(
     missing = [name for name in ours if not _installed(context, name)]
     if not (missing or mode or whole):
         if _changed_since_applied(context, ours):
-            output.print_message("note: the configuration has changed since it was applied; see helmctl diff")
+            say("note: the configuration has changed since it was applied; see helmctl diff")
         return
     from helmd.operations.configuration.apply import apply, changes, changes_for
 
@@ -365,7 +378,7 @@ def _apply_units(
     wanted = found if whole else changes_for(found, units)
     applied = apply(wanted, context.suite, context.layout, context.settings, context.manager)
     for change in applied.done:
-        output.print_message(f"{change.unit}: {change.done}")
+        say(f"{change.unit}: {change.done}")
     for notice in applied.notices:
         output.print_message(f"warning: {notice}")
 

@@ -225,6 +225,15 @@ def test_orphan_unit_is_shown_and_can_be_stopped(box: Sandbox) -> None:
     assert "guest" not in box.helmctl("status").out
 
 
+def test_quiet_prints_failures_only(box: Sandbox) -> None:
+    box.register("hushed", command("hushed", "printer", COUNT="0", RATE="1"))
+    box.helmctl("start", "hushed")
+    box.write("/home/hive/.config/hivematrix/services.d/hushed.toml", command("hushed", "printer", COUNT="0", RATE="2"))
+    assert "the configuration has changed since it was applied" in box.helmctl("restart", "hushed").err
+    assert box.helmctl("restart", "--quiet", "hushed").err == ""
+    assert box.helmctl("restart", "--quiet", "--mode", "production", "hushed").err == ""
+
+
 def test_boundaries_of_a_start(box: Sandbox) -> None:
     """--timeout gives up and says that systemd goes on; --no-block returns at once; --dry-run does nothing."""
     box.register("slow", command("slow", "hang", 6103, HANG="silent", more='health = { start_timeout = "6s" }'))
