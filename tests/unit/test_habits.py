@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from helmd import __version__
 from helmd.cli import control, output
 from helmd.cli.context import Context, unknown_service
-from helmd.cli.logs.command import logs_command
+from helmd.cli.logs.command import _without_patterns, logs_command
 from helmd.cli.logs.format import OutputLine, format_named
 from helmd.cli.main import helmctl
 from helmd.cli.metrics import metrics_command
@@ -30,9 +30,11 @@ from helmd.cli.units import (
     show_command,
 )
 from helmd.journal.lines import PrintedLine
+from helmd.model.config.settings import Settings
 from helmd.model.errors import UnknownServiceError, UsageError
 from helmd.model.logs.entry import LogRow
 from helmd.model.suite.service import Registry, Service
+from helmd.operations.configuration.effective import Effective
 from helmd.operations.diagnostics.why import LINES, of_this_run
 from helmd.systemd.bus import Manager
 from helmd.systemd.timestamp import parse_timestamp
@@ -69,6 +71,20 @@ def test_the_boot_may_be_left_out(words: list[str], boot: str | None) -> None:
     with logs_command.make_context("logs", [*words, "-u", "portal", "-a", "-x", "-q"]) as ctx:
         assert ctx.params["boot"] == boot
         assert ctx.params["units"] == ("portal",)
+
+
+def test_words_after_the_end_of_options_stay() -> None:
+    """Terms of a query that begin with a hyphen."""
+    with logs_command.make_context("logs", ["-q", "--", "-b", "-health"]) as ctx:
+        assert (ctx.params["services"], ctx.params["boot"]) == (("-b", "-health"), None)
+
+
+def test_units_of_logs_may_be_patterns() -> None:
+    units = ("hivematrix-po*", "nosuch", "hivematrix-archive.service")
+    named = ["portal", "post-office", "nosuch", "hivematrix-archive.service"]
+    assert list(_without_patterns(SuiteContext(), units)) == named
+    with pytest.raises(UnknownServiceError):
+        list(_without_patterns(SuiteContext(), ["x*"]))
 
 
 def test_no_argument_is_needed() -> None:
@@ -108,7 +124,8 @@ class SuiteContext(Context):
         registry = Registry({**SUITE.services, "elsewhere": elsewhere})
         self.asked = Mock(spec=Manager, disable=Mock(return_value=[]), units_like=Mock(return_value=[]))
         layout = Mock(config=Path("/nonexistent"))
-        self.__dict__.update(manager=self.asked, suite_or_installed=registry, layout=layout)
+        effective = Effective(Settings(), registry)
+        self.__dict__.update(manager=self.asked, suite_or_installed=registry, effective=effective, layout=layout)
 
 
 @pytest.mark.parametrize("command", [show_command, cat_command, edit_command, metrics_command])

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -55,11 +55,12 @@ class LogsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given: list[str] = []
-        for word, following in zip_longest(args, args[1:], fillvalue=""):
+        end = args.index("--") if "--" in args else len(args)
+        for word, following in zip_longest(args[:end], args[1:end], fillvalue=""):
             given.append(word)
             if _BOOT_OPTION.fullmatch(word) and not _BOOT_NAME.fullmatch(following):
                 given.append("0")
-        return super().parse_args(ctx, given)
+        return super().parse_args(ctx, given + args[end:])
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -82,7 +83,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     "-S", "--since", metavar="TIME", help='Lines since then: "10 min ago", "yesterday", "09:30", "-1h", ISO 8601.'
 )
 @click.option("-U", "--until", metavar="TIME", help="Lines until then.")
-@click.option("-u", "--unit", "units", multiple=True, metavar="SERVICE", help="Same as SERVICE.")
+@click.option("-u", "--unit", "units", multiple=True, metavar="SERVICE", help="Same as SERVICE; may be a pattern.")
 @click.option(
     "-b",
     "--boot",
@@ -171,7 +172,7 @@ def logs_command(
     wanted = Wanted(
         since=point_in_time("--since", since),
         until=point_in_time("--until", until),
-        services=_services_named((*names, *units)),
+        services=_services_named((*names, *_without_patterns(context, units))),
         boot=_boot_id(context, boot),
         query=query,
         **_filters(**filters),
@@ -281,6 +282,15 @@ def _named_and_asked(words: Sequence[str]) -> tuple[list[str], str]:
 
         parsed_query(query)
     return names, query
+
+
+def _without_patterns(context: Context, units: Sequence[str]) -> Iterator[str]:
+    """Yield UNITS, and for a pattern (glob(7)) among them the services that match. Raises UnknownServiceError."""
+    for unit in units:
+        if any(character in unit for character in "*?["):
+            yield from context.chosen((unit,), context.suite_or_installed, unregistered=True)
+        else:
+            yield unit
 
 
 def _services_named(names: Sequence[str]) -> frozenset[str] | None:
