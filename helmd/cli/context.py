@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helmd.cli import output
+from helmd.files.account_names import name_of_uid
 from helmd.model.errors import BusError, ConfigurationError, NotSetUpError, UnknownServiceError, UsageError
 from helmd.model.layout import Layout, layout
 from helmd.model.printable import printable
@@ -41,14 +42,19 @@ def use_manager_locations(environment: Mapping[str, str]) -> None:
 
 
 def home_directory() -> str:
-    """HOME, unless it is another account's, as after runuser(1)."""
+    """HOME, unless it is another account's, as after runuser(1). Raises NotSetUpError where nothing says it."""
     given = os.environ.get("HOME", "")
     try:
         if given and os.stat(given).st_uid == os.getuid():
             return given
     except OSError:
         pass
-    return pwd.getpwuid(os.getuid()).pw_dir
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise NotSetUpError(
+            f"uid {os.getuid()} has no account on this machine", hint=f"See: getent passwd {os.getuid()}"
+        ) from None
 
 
 def unknown_service(name: str, known: Iterable[str]) -> UnknownServiceError:
@@ -63,9 +69,8 @@ def unknown_service(name: str, known: Iterable[str]) -> UnknownServiceError:
 
 
 def _no_suite() -> NotSetUpError:
-    name = pwd.getpwuid(os.getuid()).pw_name
     return NotSetUpError(
-        f"{name} has no suite here",
+        f"{name_of_uid(os.getuid())} has no suite here",
         hint="To set one up, run: helmctl setup\nFor the suite of another account, as root: helmctl --account NAME ...",
     )
 

@@ -1,6 +1,5 @@
 """``helmctl dashboard``: a one-time link that logs the owner of this machine in."""
 
-import getpass
 import os
 import socket
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ import click
 from helmd.cli import output
 from helmd.cli.client import Wait, document, request
 from helmd.cli.context import Context
+from helmd.files.account_names import name_of_uid
 
 _ANSWER_SECONDS = 5.0
 LINKS_ROUTE = "/api/login-links"
@@ -40,6 +40,6 @@ def ssh_command(url: str) -> str:
     """Return the command that makes URL work on another machine, as far as this one knows its own name."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    user = os.environ.get("SUDO_USER") or getpass.getuser()
+    user = os.environ.get("SUDO_USER") or name_of_uid(os.getuid())
     name = socket.getfqdn()
     return f"ssh -N -L {port}:localhost:{port} {user}@{socket.gethostname() if name.startswith('localhost') else name}"

@@ -6,13 +6,13 @@ or has a working cluster.
 
 import contextlib
 import os
-import pwd
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from helmd.files.account_names import name_of_uid
 from helmd.files.durable import fsync_directory, write_if_changed
 from helmd.files.environment_file import new_secret
 from helmd.files.lock import acquire, locked_directory
@@ -89,7 +89,7 @@ def suite_cluster(
 
 def account_name() -> str:
     """Return the name of the account that runs this process, as peer authentication sees it."""
-    return pwd.getpwuid(os.geteuid()).pw_name
+    return name_of_uid(os.geteuid())
 
 
 def machine_memory() -> int:

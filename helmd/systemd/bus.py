@@ -41,12 +41,11 @@ class UnitProperty(NamedTuple):
 def _start_manager() -> str:
     """Return the hint for when the account's user manager can't be reached."""
     # Imported here: only failures need them.
-    import pwd
-
+    from helmd.files.account_names import name_of_uid
     from helmd.systemd.user_manager import lingers, unit_name
 
     uid = os.getuid()
-    account = pwd.getpwuid(uid).pw_name
+    account = name_of_uid(uid)
     unit = unit_name(uid)
     hint = f"Is its user manager running? See: systemctl status {unit}; to start it: sudo systemctl start {unit}"
     return hint if lingers(account) else f"{hint}\nTo keep it running without a login: loginctl enable-linger {account}"

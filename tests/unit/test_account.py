@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from helmd.cli import account, completion, pager
 from helmd.cli.backup import backup_command
+from helmd.cli.caller import person
 from helmd.cli.context import Context, home_directory, use_manager_locations
-from helmd.cli.dashboard import dashboard_command
+from helmd.cli.dashboard import dashboard_command, ssh_command
 from helmd.cli.jobs import jobs_command
 from helmd.cli.main import helmctl
 from helmd.cli.modules import modules_command
@@ -25,7 +26,9 @@ from helmd.model.layout import layout
 from helmd.model.suite.names import BACKUP_TIMER
 from helmd.operations.backup.kept import BackupKey, put_backup_key
 from helmd.operations.configuration.apply import Change
+from helmd.postgres.cluster import account_name
 from helmd.systemd import user_manager
+from helmd.systemd.bus import _start_manager
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -201,3 +204,20 @@ def test_completion_is_silent_when_the_account_of_the_suite_is_gone(monkeypatch:
     monkeypatch.setattr(completion, "owner", lambda option: "no-such-account")
     completed = {ctx.command_path for ctx, each in _arguments(helmctl) if each.shell_complete(ctx, "") == []}
     assert {"helmctl start", "helmctl jobs show", "helmctl modules update"} <= completed
+
+
+def test_an_account_without_an_entry_has_its_uid_for_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of a directory service that is away."""
+
+    def missing(uid: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", missing)
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.delenv("HOME")
+    uid = os.getuid()
+    assert person() == account_name() == str(uid)
+    assert ssh_command("http://localhost:1").startswith(f"ssh -N -L 1:localhost:1 {uid}@")
+    assert f"user@{uid}.service" in _start_manager()
+    with pytest.raises(NotSetUpError, match=f"uid {uid} has no account"):
+        home_directory()

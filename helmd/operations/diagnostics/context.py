@@ -1,9 +1,9 @@
 """The context of ``helmctl doctor``: an account with its suite; parts are loaded on first use."""
 
 import os
-import pwd
 from functools import cached_property
 
+from helmd.files.account_names import name_of_uid
 from helmd.model.config.settings import Settings
 from helmd.model.layout import Layout
 from helmd.model.suite.service import Registry
@@ -19,7 +19,7 @@ class DoctorContext:
 
     @cached_property
     def account(self) -> str:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return name_of_uid(os.getuid())
 
     @property
     def uid(self) -> int:
