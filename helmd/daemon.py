@@ -96,7 +96,10 @@ async def run_journal(lifecycle: Lifecycle, account: Account, current: Current) 
     low = LowDisk(places.store_cluster, lambda total: current.settings.min_free(total))
 
     async def reload() -> None:
-        current.load()
+        try:
+            current.load()
+        finally:
+            current.log_faults()
         # Entries in progress and open batches depend on these; systemd restarts the process.
         if (current.settings.store, current.formats) != (settings.store, formats) or ingest.disabled:
             _log.info("the log store or the formats have changed; restarting")

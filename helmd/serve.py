@@ -10,7 +10,6 @@ from helmd.health.peers import Peers
 from helmd.journal.actions import record_change
 from helmd.journal.keys import JournalKeys
 from helmd.lifecycle import Lifecycle
-from helmd.model.errors import ConfigurationError
 from helmd.model.layout import Layout
 from helmd.operations.configuration.current import Current
 from helmd.operations.configuration.logins import watch_logins
@@ -63,9 +62,8 @@ class Helmd:
         """Read the configuration again. Raises HelmError; then everything is as before."""
         try:
             fresh = self._current.read()
-        except ConfigurationError:
-            _log_faults(self._current)
-            raise
+        finally:
+            self._current.log_faults()
         # First what can fail, so that a reload is adopted whole or not at all.
         await self._server.listen(fresh.settings.listen, fresh.settings.port)
         self._current.adopt(fresh)
@@ -126,7 +124,7 @@ async def run_helmd(
     """
     current = Current(places)
     current.load_at_start()
-    _log_faults(current)
+    current.log_faults()
     settings = current.settings
     store, owner = settings.store_conninfo(places), settings.store_conninfo(places, owner=True)
     keys = JournalKeys(places.journal_keys)
@@ -143,8 +141,3 @@ async def run_helmd(
         )
         helmd = Helmd(shared, lifecycle, activated)
         await lifecycle.run(helmd.serve(), helmd.reload)
-
-
-def _log_faults(current: Current) -> None:
-    for fault in current.faults:
-        _log.error("%s", fault)

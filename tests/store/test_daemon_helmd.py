@@ -86,6 +86,22 @@ async def test_it_starts_on_the_last_good_configuration(tmp_path: Path) -> None:
         assert "shop" in (await over_unix(tmp_path, "/api/services/status"))[1]
 
 
+async def test_a_reload_logs_each_fault(tmp_path: Path) -> None:
+    """Those of services too, which keep their last good definitions; and none once the file is correct."""
+    configured(tmp_path, "helm.toml", f"http.port = {free_port()}\n")
+    configured(tmp_path, "services.toml", SHOP)
+    async with started(tmp_path, *HELMD) as (manager, process):
+        await manager.receive("READY=1")
+        for text in (SHOP + "prot = 1\n", SHOP):
+            file = configured(tmp_path, "services.toml", text)
+            process.send_signal(signal.SIGHUP)
+            await manager.receive("RELOADING=1")
+            await manager.receive("READY=1")
+        process.terminate()
+        _, errors = await process.communicate()
+    assert errors.decode().count(f"{file}:") == 1
+
+
 KEPT = ("", "[]", "{}", '{"settings": [{"file": 1}]}', '{"settings": [{"file": "x", "text": "["}]}')
 
 

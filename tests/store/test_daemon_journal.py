@@ -181,4 +181,5 @@ async def test_changed_formats_have_it_start_again(tmp_path: Path) -> None:
         await manager.receive("STOPPING=1")
         _, errors = await process.communicate()
     assert process.returncode == 0
+    assert f"{file}:4" in errors.decode()
     assert "the formats have changed" in errors.decode()

@@ -1,5 +1,6 @@
 """The configuration that helmd uses: the last one without faults."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from helmd.operations.configuration.load import (
     load_settings,
     read_sources,
 )
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -44,6 +47,7 @@ class Current:
             effective = load_effective(self.layout)
             self.faults = effective.faults
             return Configuration(settings, effective.registry, formats, effective.faults)
+        self.faults = ()
         save_last_good(self.layout, sources)
         return found
 
@@ -59,6 +63,11 @@ class Current:
     def load(self) -> None:
         """Read the files and use them. Raises as `read`; then the configuration in use does not change."""
         self.adopt(self.read())
+
+    def log_faults(self) -> None:
+        """Log each of ``faults``, with its file and line."""
+        for fault in self.faults:
+            _log.error("%s", fault)
 
     def load_at_start(self) -> None:
         """Like `load`, but without raising: instead of faulty files, use those last saved without faults.
