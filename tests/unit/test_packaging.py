@@ -137,6 +137,14 @@ def test_the_example_of_a_suite_is_one() -> None:
     assert suite["ledger"].limits.memory_max == 1 << 30
 
 
+def test_examples_of_suites_have_the_gateway_where_core_asks_it() -> None:
+    """At https://localhost (README.md)."""
+    page = (ROOT / "packaging/man/services.toml.5.scd").read_text().partition("# EXAMPLE\n")[2]
+    examples = [(ROOT / "packaging/examples/services.toml").read_text(), page.split("```")[1]]
+    gateways = [tomllib.loads(text)["services"]["nexus"] for text in examples]
+    assert gateways == [{"url": "https://helm.example.org"}] * 2
+
+
 def test_the_example_of_settings_is_one() -> None:
     example = ROOT / "packaging/examples/helm.toml"
     commented_out = example.read_text().replace("# [store]", "[store]").replace("# database =", "database =")
