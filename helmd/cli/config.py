@@ -45,7 +45,8 @@ def config_command(
             output.print_json(to_json(reply))
             return exits.OK
         for setting in reply.settings:
-            output.print_line(f"{setting.key} = {_shown(setting.value)}  # {setting.file}:{setting.line}")
+            place = f"{setting.file}:{setting.line}" if setting.line else setting.file
+            output.print_line(f"{setting.key} = {_shown(setting.value)}  # {place}")
         for fault in reply.faults:
             output.print_message(f"warning: {fault}")
         return exits.OK

@@ -11,7 +11,7 @@ import click
 from helmd import __version__
 from helmd.cli import account, exits, job, output
 from helmd.cli.context import Context
-from helmd.model.errors import ConfigurationError, HelmError
+from helmd.model.errors import ConfigurationError, HelmError, UsageError
 
 COMMANDS = {
     "status": "status",
@@ -129,6 +129,11 @@ def print_error(error: HelmError) -> None:
     if isinstance(error, ConfigurationError):
         for fault in error.faults:
             output.print_message(f"  {fault}")
+    if isinstance(error, UsageError):
+        # The sentence has the first.
+        for field in error.errors[1:]:
+            where = field.pointer.removeprefix("#").removeprefix("/")
+            output.print_message(f"  {where}: {field.detail}" if where else f"  {field.detail}")
     for line in error.lines:
         output.print_message(f"  | {line}")
     for line in error.hint.splitlines():

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from helmd.cli import output
 from helmd.cli.main import print_error
-from helmd.model.errors import ConfigurationError, Fault, HelmError
+from helmd.model.errors import ConfigurationError, Fault, HelmError, UsageError
+from helmd.model.field_error import FieldError
 from helmd.model.printable import UNSEEN, printable, without_unseen
 from helmd.web.pages.assets import STATIC
 
@@ -89,8 +90,18 @@ def test_everything_that_prints(capsys: pytest.CaptureFixture[str]) -> None:
         output.print_line(*parts)
     print_error(HelmError(HOSTILE, hint=f"{HOSTILE}\nsecond", lines=[HOSTILE]))
     print_error(ConfigurationError([Fault(HOSTILE, 1, HOSTILE, HOSTILE)]))
+    print_error(UsageError(HOSTILE, errors=[FieldError(HOSTILE, HOSTILE, "type")] * 2))
     shown = capsys.readouterr()
     assert harmless(shown.out) and harmless(shown.err)
+
+
+def test_all_faults_of_a_request_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The sentence has the first, and how many there are."""
+    errors = [FieldError("#/set/port", "must be a number", "setting"), FieldError("#/set/x", "is not known", "setting")]
+    print_error(
+        UsageError("set/port: must be a number (and 2 more)", errors=[*errors, FieldError("#", "a:3: odd", "x")])
+    )
+    assert capsys.readouterr().err.splitlines()[1:] == ["  set/x: is not known", "  a:3: odd"]
 
 
 def test_json_keeps_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -281,5 +281,7 @@ def test_helmctl_shows_and_changes_them(account: Layout, monkeypatch: pytest.Mon
     found = tomllib.loads(account.registry_file.read_text())["services"]["shop"]
     assert (found["port"], found["description"], found["start_command"]) == (6004, "Two words", ["./shop", "-q"])
     assert "health" not in found
+    account.registry_file.write_text(TEXT.replace('health.path = "/up"', 'health = { path = "/up" }'))
+    assert f'health.path = "/up"  # {account.registry_file}:6' in helmctl("shop").output
     for wrong in (("shop", "port"), ("shop", "=1"), ("shop", "port=many"), ("nosuch",)):
         assert isinstance(helmctl(*wrong).exception, UsageError | UnknownServiceError)

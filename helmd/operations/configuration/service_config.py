@@ -17,6 +17,7 @@ from helmd.model.api.service_config import (
 )
 from helmd.model.config.registry_edit import edited, masked, text_difference
 from helmd.model.config.service_schema import SERVICE_SETTINGS
+from helmd.model.config.toml_lines import line_of
 from helmd.model.config.toml_tables import ConfigSource, parse_toml, shown_key
 from helmd.model.errors import ConfigurationError, Fault, HelmError, UnknownServiceError, UsageError
 from helmd.model.field_error import FieldError
@@ -61,7 +62,7 @@ def service_config(layout: Layout, service: str) -> ServiceConfig:
         own = _own_table(tables, service)
         member |= own is not None and not source.catalogue
         for key, value in _leaves(own or {}):
-            line = lines.get(("services", service, *key.split(".")), 0)
+            line = line_of(lines, ("services", service, *key.split(".")))
             earlier = found[key].value if key in found else None
             if source.file.startswith(directory):
                 later |= dict.fromkeys(_names(key, value), f"{source.file}, line {line}" if line else source.file)
