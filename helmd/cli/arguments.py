@@ -1,6 +1,8 @@
 """Arguments and options that several commands share."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -20,6 +22,28 @@ class Duration(click.ParamType):
             return values.duration(float(value) if re.fullmatch(r"\d+(\.\d+)?", str(value)) else value)
         except ValueError as problem:
             self.fail(str(problem), param, ctx)
+
+
+class CommandGroup(click.Group):
+    """Refuses unknown commands, with the one that may be meant.
+
+    click takes one that does not begin with a letter or digit for an option, prints help, and exits with 0: "?", or
+    "—help" with a dash from a web page.
+    """
+
+    aliases: Mapping[str, str] = MappingProxyType({})
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if ctx.resilient_parsing or self.get_command(ctx, args[0]) is not None:
+            return super().resolve_command(ctx, args)
+        import difflib
+
+        names = self.list_commands(ctx)
+        begun = [name for name in names if args[0] and name.startswith(args[0])]
+        close = begun or difflib.get_close_matches(args[0], [*names, *self.aliases], n=1)
+        raise click.UsageError(f"No such command '{args[0]}'." + (f" Did you mean '{close[0]}'?" if close else ""), ctx)
 
 
 def point_in_time(option: str, text: str | None) -> int | None:

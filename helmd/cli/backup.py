@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import account, exits, output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.model.counted import counted
@@ -26,7 +27,7 @@ def _notify(sentence: str) -> None:
     output.print_message(f"• {sentence}")
 
 
-@click.group("backup", short_help="Back up the suite into encrypted archives.")
+@click.group("backup", cls=CommandGroup, short_help="Back up the suite into encrypted archives.")
 def backup_command() -> None:
     """Back up the suite: databases, realm, configuration, secrets and state, in one archive encrypted by age(1).
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.context import Context
 from helmd.journal.query import this_boot
 from helmd.model.api.json_codec import to_json
@@ -31,7 +32,7 @@ def _job_argument(command: Any) -> Any:
     return click.argument("job", metavar="JOB", shell_complete=_ids)(command)
 
 
-@click.group("jobs", short_help="Show operations requested over the API, cancel one.")
+@click.group("jobs", cls=CommandGroup, short_help="Show operations requested over the API, cancel one.")
 def jobs_command() -> None:
     """Show operations that were requested over the API and their results, and cancel a running one.
 

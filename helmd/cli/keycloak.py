@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.cli.job import current_job
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from helmd.operations.identity.access import AdminLogin
 
 
-@click.group("keycloak", short_help="Set up Keycloak's realm, and compare it.")
+@click.group("keycloak", cls=CommandGroup, short_help="Set up Keycloak's realm, and compare it.")
 def keycloak_command() -> None:
     """Set up the suite's realm in Keycloak, and compare it with what the suite needs."""
 

@@ -10,6 +10,7 @@ import click
 
 from helmd import __version__
 from helmd.cli import account, exits, job, output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.context import Context
 from helmd.model.errors import ConfigurationError, HelmError, UsageError
 
@@ -69,8 +70,10 @@ COMMANDS = {
 ALIASES = {"ps": "status", "list": "status"}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """Finds commands by COMMANDS, without importing the others."""
+
+    aliases = ALIASES
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -82,19 +85,6 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"helmd.cli.{COMMANDS[name]}")
         command: click.Command = getattr(module, name.replace("-", "_") + "_command")
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            begun = [name for name in COMMANDS if name.startswith(args[0])]
-            if close := begun or difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1):
-                raise click.UsageError(f"No such command '{args[0]}'. Did you mean '{close[0]}'?", ctx) from None
-            raise error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

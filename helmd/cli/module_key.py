@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 
@@ -19,7 +20,7 @@ _rotate = click.option(
 )
 
 
-@click.group("key", short_help="Manage the deploy keys of private repositories.")
+@click.group("key", cls=CommandGroup, short_help="Manage the deploy keys of private repositories.")
 def modules_key_command() -> None:
     """Manage the keys by which repositories of modules are read over ssh, one for each module.
 

@@ -3,6 +3,7 @@
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.context import Context
 from helmd.cli.module_install import modules_install_command
 from helmd.cli.module_key import modules_key_command
@@ -24,7 +25,7 @@ from helmd.model.counted import counted
 from helmd.model.errors import HelmError
 
 
-@click.group("modules", short_help="Install, update and remove modules of the suite.")
+@click.group("modules", cls=CommandGroup, short_help="Install, update and remove modules of the suite.")
 def modules_command() -> None:
     """Install modules of the suite from their git repositories, update them, and roll them back."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.model.counted import counted
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from helmd.postgres.configuration import Cluster
 
 
-@click.group("postgres", short_help="Manage the private PostgreSQL clusters.")
+@click.group("postgres", cls=CommandGroup, short_help="Manage the private PostgreSQL clusters.")
 def postgres_command() -> None:
     """Manage the private PostgreSQL clusters."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import account, exits, output
-from helmd.cli.arguments import point_in_time
+from helmd.cli.arguments import CommandGroup, point_in_time
 from helmd.cli.context import Context
 from helmd.cli.firewall import AS_ROOT, FIREWALL_COMMANDS
 from helmd.model.counted import counted
@@ -21,7 +21,10 @@ _WIDTH = max(map(len, SEVERITIES))
 
 
 @click.group(
-    "security", invoke_without_command=True, short_help="Find what is exposed to others, and set up the firewall."
+    "security",
+    cls=CommandGroup,
+    invoke_without_command=True,
+    short_help="Find what is exposed to others, and set up the firewall.",
 )
 @click.pass_context
 def security_command(ctx: click.Context) -> int | None:

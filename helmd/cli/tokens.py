@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.context import Context
 from helmd.model.api.json_codec import to_json
 from helmd.model.errors import HelmError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from helmd.operations.identity.tokens import TokenStore
 
 
-@click.group("tokens", short_help="Issue, list and revoke tokens for programs.")
+@click.group("tokens", cls=CommandGroup, short_help="Issue, list and revoke tokens for programs.")
 def tokens_command() -> None:
     """Issue tokens to programs that use Helm's API, list and revoke them.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import output
+from helmd.cli.arguments import CommandGroup
 from helmd.cli.context import Context
 from helmd.cli.user_access import JSON_OPTION, REASON_OPTION, print_user, realm_users, recorded_change, user_json
 from helmd.cli.users_csv import users_export_command, users_import_command
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _USER = click.argument("user", metavar="USER")
 
 
-@click.group("users", short_help="Manage the users of the suite in Keycloak.")
+@click.group("users", cls=CommandGroup, short_help="Manage the users of the suite in Keycloak.")
 def users_command() -> None:
     """Manage the users of the suite, which Keycloak keeps.
 

@@ -162,6 +162,25 @@ def test_help_is_a_command_too() -> None:
     assert CliRunner().invoke(helmctl, ["help", "strat"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["?"], ""),
+        (["\N{EM DASH}version"], "version"),
+        (["--", "-b"], ""),
+        (["strat"], "start"),
+        (["modules", "\N{EM DASH}help"], ""),
+        (["modules", "instal"], "install"),
+        (["modules", "key", "ad"], "add"),
+        (["help", "_start"], "start"),
+    ],
+)
+def test_no_word_is_an_unknown_command_that_is_ignored(words: list[str], meant: str) -> None:
+    done = CliRunner().invoke(helmctl, words)
+    assert done.exit_code == 2 and f"No such command '{words[-1]}'." in done.output
+    assert ("Did you mean" in done.output, f"'{meant}'?" in done.output) == (bool(meant), bool(meant))
+
+
 @pytest.mark.parametrize("name", ["TERM", "sigterm", "15"])
 def test_names_of_signals(name: str) -> None:
     assert SignalName().convert(name, None, None) == 15
