@@ -39,9 +39,17 @@ def mode_of(text: str | None) -> Mode | None:
     return "development" if word == "development" else "production" if word == "production" else None
 
 
+def mode_in_file(path: Path) -> Mode | None:
+    """Return the mode in which the unit in a file was rendered; None for one that this account can't read."""
+    try:
+        return mode_of(read_unit(path))
+    except OSError:
+        return None
+
+
 def installed_mode(layout: Layout, service: str) -> Mode | None:
     """Return the mode in which a service's unit is rendered, or None when it isn't."""
-    return mode_of(read_unit(layout.unit_file(unit_of(service))))
+    return mode_in_file(layout.unit_file(unit_of(service)))
 
 
 def verify_units(units: Mapping[str, str], beside: Mapping[str, str] | None = None) -> Mapping[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -209,6 +210,21 @@ async def test_what_helm_is_does_not_depend_on_its_other_units(order: int) -> No
     await monitor._read(watch, units[::order])
     seen_now = {name: each.active_state for name, each in monitor.statuses().items()}
     assert seen_now == {"helm": "active", "core": "active"}
+
+
+async def test_a_unit_file_that_can_not_be_read_ends_nothing(tmp_path: Path) -> None:
+    """As one without rights for this account; a directory here, which not even root can read."""
+    unused: Any = None
+    recorder: Any = SimpleNamespace(statuses=list, keep_only=list)
+    monitor = Monitor(
+        unused, unused, recorder, UsageMeter(), unused, on_change=lambda: None, beat=lambda: None, blocked=str
+    )
+    monitor.adopt(Registry({"core": CORE}), 15.0)
+    watch: Any = SimpleNamespace(
+        manager=SimpleNamespace(facts=lambda unit: replace(RUNNING, unit=unit, fragment=str(tmp_path)))
+    )
+    await monitor._read(watch, ["hivematrix-core.service"])
+    assert (monitor.status("core").active_state, monitor.status("core").mode) == ("active", None)
 
 
 async def test_a_new_registry_has_only_the_units_read_that_are_new() -> None:

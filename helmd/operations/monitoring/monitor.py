@@ -46,7 +46,7 @@ from helmd.model.units.unit_state import UnitFacts
 from helmd.operations.monitoring.recording import Recorder
 from helmd.store.metrics.metrics import MetricSample
 from helmd.store.metrics.service_status import StatusRow
-from helmd.systemd.installed import mode_of, read_unit
+from helmd.systemd.installed import mode_in_file
 from helmd.systemd.usage import UsageMeter
 from helmd.systemd.watch import EVERYTHING, UnitWatch
 
@@ -229,7 +229,7 @@ class Monitor:
         if name not in self._registry and not facts.exists:
             self._observed.pop(name, None)
             return
-        mode = mode_of(read_unit(Path(facts.fragment))) if facts.fragment else None
+        mode = mode_in_file(Path(facts.fragment)) if facts.fragment else None
         self._observed[name] = self._with_block(seen(before, facts, mode))
 
     def _with_block(self, observed: Observed) -> Observed:
