@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.arguments import ExistingPath
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.model.errors import UsageError
@@ -25,7 +26,7 @@ def _notify(sentence: str) -> None:
 
 @click.command("adopt", short_help="Take over an older installation, reversibly.")
 @click.argument("directory", required=False, metavar="[DIR]",
-                type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
+                type=ExistingPath(directory=True))  # fmt: skip
 @click.option("--undo", is_flag=True, help="Give back what was taken over.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

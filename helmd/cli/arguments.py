@@ -1,11 +1,16 @@
 """Arguments and options that several commands share."""
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from helmd.model.errors import UsageError
 
 
 class Duration(click.ParamType):
@@ -22,6 +27,39 @@ class Duration(click.ParamType):
             return values.duration(float(value) if re.fullmatch(r"\d+(\.\d+)?", str(value)) else value)
         except ValueError as problem:
             self.fail(str(problem), param, ctx)
+
+
+class ExistingPath(click.Path):
+    """A file or directory that exists. click takes one that this account may not look at for missing.
+
+    As root's files are, when helmctl acts for an account. Raises UsageError for such a path.
+    """
+
+    def __init__(self, directory: bool = False, dash: bool = False) -> None:
+        super().__init__(exists=True, file_okay=not directory, dir_okay=directory, allow_dash=dash, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            os.stat(value)
+        except PermissionError:
+            raise _unreadable(Path(value), self) from None
+        except (OSError, ValueError):
+            # Which click reports.
+            pass
+        return super().convert(value, param, ctx)
+
+
+def _unreadable(path: Path, kind: ExistingPath) -> "UsageError":
+    from helmd.files.account_names import name_of_uid
+    from helmd.model.errors import UsageError
+
+    account = name_of_uid(os.getuid())
+    hint = "Copy it to a place that the account can read, such as /tmp."
+    if kind.allow_dash:
+        hint = "Give it on standard input instead: - < FILE"
+    elif kind.dir_okay:
+        hint = f"Give {account} the right to read it, and what is in it."
+    return UsageError(f"{account} can't read {path}", hint=hint)
 
 
 class CommandGroup(click.Group):

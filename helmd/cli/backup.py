@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import account, exits, output
-from helmd.cli.arguments import CommandGroup
+from helmd.cli.arguments import CommandGroup, ExistingPath
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.model.counted import counted
@@ -20,7 +20,7 @@ from helmd.model.errors import UsageError
 if TYPE_CHECKING:
     from helmd.operations.backup.encryption import AgeIdentity
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILE = ExistingPath()
 
 
 def _notify(sentence: str) -> None:

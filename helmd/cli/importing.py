@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.arguments import ExistingPath
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 
@@ -13,7 +14,7 @@ from helmd.cli.context import Context
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
     "--base",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=ExistingPath(directory=True),
     metavar="DIR",
     help="Where relative paths start from. [default: the directory of each FILE, which was the older Helm's]",
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from helmd.cli import exits, output
+from helmd.cli.arguments import ExistingPath
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.cli.job import current_job
@@ -24,7 +25,7 @@ from helmd.operations.modules.install import Installation, WantedModule, install
 @click.option("--ref", default="", metavar="REF", help="Install this branch, tag or commit, and follow it.")
 @click.option("--name", default="", metavar="NAME", help="The name of the service; else by the URL.")
 @click.option("--deploy-key", metavar="FILE|-", help="Copy this private key, and read the repository with it.",
-              type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))  # fmt: skip
+              type=ExistingPath(dash=True))  # fmt: skip
 @click.option("--allow-file", is_flag=True, help="Allow a repository on this machine, by its absolute path.")
 @click.option("--trust", is_flag=True, help="Install a module whose unit, or a host that, guards nothing.")
 @click.option("--dry-run", is_flag=True, help="Only fetch, check, and print what would be done.")

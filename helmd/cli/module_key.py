@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from helmd.cli import output
-from helmd.cli.arguments import CommandGroup
+from helmd.cli.arguments import CommandGroup, ExistingPath
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 
@@ -75,7 +75,7 @@ def key_make_command(context: Context, name: str, rotate: bool, as_json: bool) -
 
 @modules_key_command.command("add", short_help="Use a private key of one's own for a module.")
 @_name
-@click.argument("file", metavar="FILE|-", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("file", metavar="FILE|-", type=ExistingPath(dash=True))
 @_rotate
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

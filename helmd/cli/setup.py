@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from helmd.cli import account, exits, output
+from helmd.cli.arguments import ExistingPath
 from helmd.cli.audit import audited
 from helmd.cli.context import Context
 from helmd.cli.keycloak import notify, set_up_and_print
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
 
 @click.command("setup", short_help="Set up a suite for this account.")
 @click.option("--account", "dedicated", metavar="NAME", help="As root: create this system account and set it up.")
-@click.option("--registry", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--registry", type=ExistingPath(), metavar="FILE",
               help="Install FILE as services.toml.")  # fmt: skip
-@click.option("--keycloak-archive", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--keycloak-archive", type=ExistingPath(), metavar="FILE",
               help="Use this file instead of downloading Keycloak.")  # fmt: skip
 @click.option("--database", metavar="URI|-",
               help="Store logs in this PostgreSQL instead of a private one; - reads the URI from stdin.")  # fmt: skip
 @click.option("--url", metavar="URL",
               help="The one URL by which users reach the suite, such as https://desk.example.org.")  # fmt: skip
-@click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=2,
+@click.option("--certificate", type=ExistingPath(), nargs=2,
               metavar="CERTIFICATE KEY",
               help="The gateway's certificate with its chain, and its key (PEM), for a self-signed one.")  # fmt: skip
 @click.option("--mode", type=click.Choice(MODES),

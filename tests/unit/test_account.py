@@ -7,21 +7,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from helmd.cli import account, completion, pager
-from helmd.cli.backup import backup_command
+from helmd.cli.adopt import adopt_command
+from helmd.cli.backup import backup_command, verify_command
 from helmd.cli.caller import person
 from helmd.cli.context import Context, home_directory, use_manager_locations
 from helmd.cli.dashboard import dashboard_command, ssh_command
+from helmd.cli.importing import import_command
 from helmd.cli.jobs import jobs_command
 from helmd.cli.main import helmctl
 from helmd.cli.modules import modules_command
+from helmd.cli.setup import setup_command
 from helmd.cli.tokens import tokens_command
-from helmd.model.errors import LockedError, NotSetUpError
+from helmd.model.errors import LockedError, NotSetUpError, UsageError
 from helmd.model.layout import layout
 from helmd.model.suite.names import BACKUP_TIMER
 from helmd.operations.backup.kept import BackupKey, put_backup_key
@@ -221,3 +225,30 @@ def test_an_account_without_an_entry_has_its_uid_for_a_name(monkeypatch: pytest.
     assert f"user@{uid}.service" in _start_manager()
     with pytest.raises(NotSetUpError, match=f"uid {uid} has no account"):
         home_directory()
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "hint"),
+    [
+        (verify_command, "PATH --identity -", "Copy it"),
+        (adopt_command, "PATH", "the right to read it"),
+        (modules_command, "key add desk PATH", "on standard input"),
+        (modules_command, "install ssh://git@example.org/desk.git --deploy-key PATH", "on standard input"),
+        (setup_command, "--registry PATH", "Copy it"),
+        (import_command, "x --base PATH", "the right to read it"),
+    ],
+)
+def test_what_may_not_be_read_is_not_said_to_be_missing(
+    command: click.Command, words: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root's own files, when root's helmctl acts for the account of the suite."""
+    path, stat = str(tmp_path / "given"), os.stat
+
+    def denied(given: Any, *words: Any, **more: Any) -> os.stat_result:
+        if str(given) == path:
+            raise PermissionError(13, "Permission denied", path)
+        return stat(given, *words, **more)
+
+    monkeypatch.setattr("os.stat", denied)
+    error = CliRunner().invoke(command, words.replace("PATH", path).split(), obj=Context()).exception
+    assert isinstance(error, UsageError) and f"can't read {path}" in error.sentence and hint in error.hint
