@@ -169,6 +169,11 @@ def verify_command(context: Context, archive: Path, identity: str, quick: bool, 
     from helmd.operations.backup.checking import restored_on_trial
     from helmd.postgres.binaries import newest
 
+    if os.geteuid() == 0 and not quick:
+        raise UsageError(
+            "root can't restore the databases on trial, since PostgreSQL does not run as root",
+            hint="Run helmctl verify in another account, or with --quick.",
+        )
     opened_by = _identity(identity)
     with _opened(archive) as descriptor:
         if quick:

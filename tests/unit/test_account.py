@@ -252,3 +252,10 @@ def test_what_may_not_be_read_is_not_said_to_be_missing(
     monkeypatch.setattr("os.stat", denied)
     error = CliRunner().invoke(command, words.replace("PATH", path).split(), obj=Context()).exception
     assert isinstance(error, UsageError) and f"can't read {path}" in error.sentence and hint in error.hint
+
+
+def test_root_gets_advice_where_to_verify_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to set up a suite, which verify does not need."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    error = CliRunner().invoke(verify_command, [__file__, "--identity", "-"], obj=account.Ownerless()).exception
+    assert isinstance(error, UsageError) and "in another account, or with --quick" in error.hint
