@@ -95,7 +95,7 @@ class LazyGroup(CommandGroup):
 def helmctl(ctx: click.Context, account_name: str | None, job_id: str | None) -> None:
     """Run the HiveMatrix suite: start and stop its services, show their state and explain it.
 
-    Services are systemd user units, so "systemctl --user status hivematrix-NAME" and "journalctl --user -u
+    Services are systemd user units, so "systemctl --user status hivematrix-NAME" and "journalctl --user-unit
     hivematrix-NAME" work as well.
     """
     import os

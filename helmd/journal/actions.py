@@ -1,6 +1,6 @@
 """Helm's own actions, written to the journal as structured entries; from there they reach the log store like any line.
 
-``journalctl --user HIVEMATRIX_ACTION=restart`` finds them, ``journalctl --user -u hivematrix-NAME`` shows them among
+``journalctl --user HIVEMATRIX_ACTION=restart`` finds them, ``journalctl --user-unit hivematrix-NAME`` shows them among
 what systemd says about the unit. They are signed; `helmd.model.ingest.own_entries` verifies and reads them.
 """
 

@@ -257,7 +257,7 @@ def test_audits_are_made_outside_helmd(healthy: Sandbox) -> None:
         until(lambda: shown("ActiveState") == "failed", 30)
         text = page()
         assert "so this is older: the security audit was killed by SIGKILL" in text
-        assert "journalctl --user -u helmd-check@audit" in text and last["checked_at"][:19] in text
+        assert "journalctl --user-unit helmd-check@audit" in text and last["checked_at"][:19] in text
         assert shown("InvocationID") == run, "looking at the page does not try it again at once"
         assert "helmd-check" not in healthy.helmctl("audit", "-n", "20").out
     finally:

@@ -259,3 +259,9 @@ def test_root_gets_advice_where_to_verify_an_archive(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("os.geteuid", lambda: 0)
     error = CliRunner().invoke(verify_command, [__file__, "--identity", "-"], obj=account.Ownerless()).exception
     assert isinstance(error, UsageError) and "in another account, or with --quick" in error.hint
+
+
+def test_journalctl_is_recommended_as_it_works_for_system_accounts() -> None:
+    """Before systemd 254 --user reads only journals of accounts from uid 1000 on; --user-unit does not need that."""
+    files = [file for file in (TOP / "helmd").rglob("*") if file.suffix in (".py", ".html")]
+    assert [str(file) for file in files if "journalctl --user -u" in file.read_text()] == []

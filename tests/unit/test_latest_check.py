@@ -178,7 +178,7 @@ async def test_a_run_that_gave_no_result_is_said(
     keep_report(place, "audit", old)
     with pytest.raises(AuditFailedError) as caught:
         await latest.reply(300)
-    assert caught.value.sentence == sentence and "journalctl --user -u helmd-check@audit" in caught.value.hint
+    assert caught.value.sentence == sentence and "journalctl --user-unit helmd-check@audit" in caught.value.hint
     if end.active_state == "failed":
         seen = await latest.glance(300)
         assert seen.failure is not None and seen.failure.sentence == sentence

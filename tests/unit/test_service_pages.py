@@ -242,7 +242,7 @@ async def test_what_a_technician_may_not_do_is_absent(tmp_path: Path) -> None:
 
 async def test_without_a_store_the_rest_is_there(tmp_path: Path) -> None:
     text = await text_of(World(store_away=True), tmp_path, "service/core")
-    assert "The store is away" in text and "journalctl --user -u hivematrix-core" in text and "Processes" in text
+    assert "The store is away" in text and "journalctl --user-unit hivematrix-core" in text and "Processes" in text
 
 
 async def test_what_a_failed_service_printed(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class LatestCheck(Generic[Kind]):
     ) -> None:
         self._path, self._unit, self._kind = layout.last_check(check), check_unit(check), kind
         self._what, self._connect, self._wait = what, connect, wait
-        self._hint = f"Run: {command}; what it printed: journalctl --user -u {self._unit}"
+        self._hint = f"Run: {command}; what it printed: journalctl --user-unit {self._unit}"
 
     async def known(self) -> Glance[Kind]:
         """Return what is known, at once."""

@@ -360,7 +360,7 @@ def _tcp_clients(cluster: Cluster) -> str:
 
 
 def _end_connections(unit: str) -> str:
-    return f"Stop or restart the service that holds most of them; see also: journalctl --user -u {unit} -n 20"
+    return f"Stop or restart the service that holds most of them; see also: journalctl --user-unit {unit} -n 20"
 
 
 def _external_store(dsn: str) -> Finding:
@@ -397,7 +397,7 @@ def _down(facts: UnitFacts) -> Finding:
     now = time.time()
     fix = f"systemctl --user enable --now {facts.unit}"
     if condition(facts, now) in ("failed", "flapping"):
-        fix = f"See: journalctl --user -u {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
+        fix = f"See: journalctl --user-unit {facts.unit} -n 20; then: systemctl --user restart {facts.unit}"
     return bad(daemon_trouble(facts, now), fix)
 
 

@@ -282,7 +282,7 @@ def run_unit(manager: Manager, signals: Signals, unit: str, restart: bool = Fals
     if ended != "done":
         sentence = f"{unit} did not {'stop' if stop else 'start'} ({ended or f'not finished after {JOB_TIMEOUT:g} s'})"
         lines = [line.message for line in last_lines(unit, 10, begun)]
-        raise StartFailedError(sentence, hint=f"See: journalctl --user -u {unit}", lines=lines)
+        raise StartFailedError(sentence, hint=f"See: journalctl --user-unit {unit}", lines=lines)
 
 
 def start_helm(layout: Layout, settings: Settings, manager: Manager, notify: Notify) -> None:
