@@ -13,7 +13,7 @@ from helmd.model.layout import Layout
 
 ACCOUNT_FILE = Path("/etc/hivematrix/account")
 """Names the dedicated account, written by ``helmctl setup --account``."""
-_PASSED = ("TERM", "COLORTERM", "NO_COLOR", "COLUMNS", "LINES", "TZ", "LANG", "LANGUAGE", "SUDO_USER")
+_PASSED = ("TERM", "COLORTERM", "NO_COLOR", "COLUMNS", "LINES", "TZ", "LANG", "LANGUAGE")
 _PREFERENCES = ("PAGER", "LESS", "EDITOR", "VISUAL", "SYSTEMD_EDITOR")
 """What root has chosen for its own terminal."""
 
@@ -161,6 +161,8 @@ def command_as(account: str, words: Sequence[str]) -> tuple[list[str], dict[str,
         "HOME": entry.pw_dir,
         "USER": account,
         "LOGNAME": account,
+        # As sudo(8) has it: who asked for it, and as whom a login is possible.
+        "SUDO_USER": os.environ.get("SUDO_USER") or "root",
         "XDG_RUNTIME_DIR": runtime,
         "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus",
     }

@@ -136,7 +136,9 @@ def test_root_keeps_its_pager_and_locale(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("os.execve", lambda program, words, environment: taken.update(environment))
     for name, value in {"PAGER": "most", "EDITOR": "vi", "LC_ALL": "C.UTF-8", "LD_PRELOAD": "x"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SUDO_USER", raising=False)
     account.become("daemon")
+    assert taken["SUDO_USER"] == "root", "for the audit trail, and the command of ssh that dashboard prints"
     assert (taken["PAGER"], taken["EDITOR"], taken["LC_ALL"]) == ("most", "vi", "C.UTF-8")
     assert "LD_PRELOAD" not in taken and taken["LOGNAME"] == "daemon"
 
