@@ -43,6 +43,8 @@ _MOST_NEW_FIELDS = 1024
 """Maximum number of fields that journald may have added since the header was read."""
 _MOST_LINKS = 100_000
 """Number of links after which a chain counts as cyclic."""
+_MOST_BYTES = 1 << 20
+"""Maximum size of what is read at once: the table of fields, which has 16 KiB, or a field's name or value."""
 
 
 class DamagedError(Exception):
@@ -324,6 +326,9 @@ class JournalFile:
         """Return SIZE bytes from OFFSET on. Raises DamagedError when the file doesn't have them."""
         if offset % 4 or not 0 < offset < self.header.header_size + self.header.arena_size:
             raise DamagedError("an object is outside of the file")
+        # A damaged size may be negative, or more than there is memory.
+        if not 0 <= size <= _MOST_BYTES:
+            raise DamagedError("the size of an object is damaged")
         raw = os.pread(self.descriptor, size, offset)
         if len(raw) < size:
             raise DamagedError("the file is shorter than its header says")

@@ -89,6 +89,16 @@ def flip_bit(file: Path, number: int, field: str, bit: int) -> None:
     file.write_bytes(data)
 
 
+def flip_bit_of(file: Path, content: bytes, bit: int, part: str = "content") -> None:
+    """Flip one bit of the first object with CONTENT, a field's name or ``NAME=value``: of its size, or another PART."""
+    data = bytearray(file.read_bytes())
+    # HEADER_INCOMPATIBLE_COMPACT
+    kind, before = (1, 72 if data[12] & 1 << 4 else 64) if b"=" in content else (2, 40)
+    place = next(at for each, at in _objects(data) if each == kind and data.startswith(content, at + before))
+    data[place + {"content": before, "size": 8, "n_entries": 56}[part] + bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
 def begin_writing(file: Path, boot: str) -> None:
     """Have the header say what journald 252 writes into it at opening, before the first entry of a BOOT."""
     data = bytearray(file.read_bytes())
@@ -97,13 +107,17 @@ def begin_writing(file: Path, boot: str) -> None:
 
 
 def _entries(data: bytearray) -> Iterator[int]:
-    """Yield where the entry objects (type 3) of a journal file are."""
+    """Return where the entry objects (type 3) of a journal file are."""
+    return (place for kind, place in _objects(data) if kind == 3)
+
+
+def _objects(data: bytearray) -> Iterator[tuple[int, int]]:
+    """Yield the type of each object of a journal file, and where it is."""
     (offset,) = struct.unpack_from("<Q", data, 88)
     (tail,) = struct.unpack_from("<Q", data, 136)
     while offset <= tail:
-        kind, size = data[offset], struct.unpack_from("<Q", data, offset + 8)[0]
-        if kind == 3:
-            yield offset
+        size = struct.unpack_from("<Q", data, offset + 8)[0]
+        yield data[offset], offset
         offset += (size + 7) // 8 * 8
 
 

@@ -12,7 +12,7 @@ from helmd.journal.damage import truncated_files
 from helmd.journal.files import JournalFile
 from helmd.journal.reader import JournalReader
 from helmd.model.logs.parsing.position import Gap, Missing
-from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, append, damage, flip_bit, line, lines
+from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, append, damage, flip_bit, flip_bit_of, line, lines
 from tests.store.test_journal_reader import Positions, drain, names, read, reading
 
 ALL, STORED = 20_000, 10_000
@@ -194,6 +194,18 @@ def test_damage_before_the_first_entry_loses_no_line_unsaid(tmp_path: Path, begi
     missing = sum(gap.at_most or 0 for gap in gaps)
     assert begin == 0 or missing >= 5010 - len(texts)
     assert (begin == 0) == bool(list(truncated_files((tmp_path,))))
+
+
+@pytest.mark.parametrize("bit", [5, 46, 62, 63])
+def test_a_damaged_size_in_the_table_of_fields_ends_nothing(tmp_path: Path, bit: int) -> None:
+    """By that table an account's entries are found in a file that has those of others, too."""
+    append(tmp_path / "a.journal", lines(1, 100))
+    flip_bit_of(tmp_path / "a.journal", b"_PID", bit, "size")
+    append(tmp_path / "b.journal", lines(101, 110))
+    positions: Positions = {}
+    texts, gaps = read(tmp_path, positions)
+    assert sorted(texts) == sorted(names(1, 110)) and gaps == []
+    assert read(tmp_path, positions) == ([], [])
 
 
 def test_an_intact_journal_is_read_without_looking_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
