@@ -38,18 +38,17 @@ def last_lines(
     """
     account = f"_UID={os.getuid() if uid is None else uid}".encode()
     try:
-        reader = _reader._Reader() if directory is None else _reader._Reader(0, str(directory))
+        with _reader._Reader() if directory is None else _reader._Reader(0, str(directory)) as reader:
+            reader.add_match(account)
+            reader.add_match(f"_SYSTEMD_USER_UNIT={unit}".encode())
+            if unit.startswith("hivematrix-"):
+                reader.add_disjunction()
+                reader.add_match(account)
+                reader.add_match(f"SYSLOG_IDENTIFIER={unit.removesuffix('.service')}".encode())
+            reader.seek_tail()
+            return _backward(reader, unit.encode(), count, since, invocation.encode())[::-1]
     except OSError:
         return []
-    with reader:
-        reader.add_match(account)
-        reader.add_match(f"_SYSTEMD_USER_UNIT={unit}".encode())
-        if unit.startswith("hivematrix-"):
-            reader.add_disjunction()
-            reader.add_match(account)
-            reader.add_match(f"SYSLOG_IDENTIFIER={unit.removesuffix('.service')}".encode())
-        reader.seek_tail()
-        return _backward(reader, unit.encode(), count, since, invocation.encode())[::-1]
 
 
 def _backward(reader: Any, unit: bytes, count: int, since: float, invocation: bytes) -> list[PrintedLine]:
@@ -60,8 +59,10 @@ def _backward(reader: Any, unit: bytes, count: int, since: float, invocation: by
     for _ in range(_LOOKED_AT):
         if len(found) >= count or passed >= _EARLIER or not reader._previous():
             break
-        seconds = reader._get_realtime() / 1e6
-        fields = reader._get_all()
+        try:
+            seconds, fields = reader._get_realtime() / 1e6, reader._get_all()
+        except (OSError, ValueError):  # damaged; ValueError: in the name of a field
+            continue
         # Any unit of the account may print under the identifier of another.
         known = "_SYSTEMD_USER_UNIT" in fields
         if known and fields["_SYSTEMD_USER_UNIT"] != unit:

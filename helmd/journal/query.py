@@ -19,7 +19,7 @@ from systemd import _reader
 from helmd.model.errors import HelmError
 from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, SEARCH_LIMIT, LogRow
 from helmd.model.logs.parsing.entry_times import STEP, Times
-from helmd.model.logs.parsing.journal_fields import JournalEntry, message_of, row_of, with_realtime_field
+from helmd.model.logs.parsing.journal_fields import JournalEntry, message_of, row_of, text_of, with_realtime_field
 from helmd.model.logs.parsing.position import parse_cursor
 from helmd.model.suite.names import (
     HELM_SERVICE,
@@ -43,6 +43,7 @@ _OF_ACTORS = tuple(f"SYSLOG_IDENTIFIER={each}" for each in _ACTORS)
 _KEPT_DAYS = 36_500
 """Maximum age of posted entries, in days; here, all in the journal are accepted."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class JournalUnreadableError(HelmError):
@@ -119,24 +120,28 @@ class JournalBoot(NamedTuple):
 
 def boots(uid: int) -> list[JournalBoot]:
     """Return the boots of which the journal has entries of the account, oldest first. Raises JournalUnreadableError."""
-    try:
-        journal = _reader._Reader(_reader.LOCAL_ONLY)
-    except OSError as error:
-        raise JournalUnreadableError(f"the journal can't be opened: {error.strerror}") from error
     found = []
-    with journal:
-        for value in journal.query_unique("_BOOT_ID"):
-            boot = _text(value)
-            journal.flush_matches()
-            journal.add_match(f"_BOOT_ID={boot}")
-            journal.add_match(f"_UID={uid}")
-            journal.seek_head()
-            if not journal._next():
-                continue
-            first = journal._get_realtime()
-            journal.seek_tail()
-            journal._previous()
-            found.append(JournalBoot(boot, first, journal._get_realtime()))
+    try:
+        with _reader._Reader(_reader.LOCAL_ONLY) as journal:
+            for value in journal.query_unique("_BOOT_ID"):
+                boot = _text(value)
+                journal.flush_matches()
+                journal.add_match(f"_BOOT_ID={boot}")
+                journal.add_match(f"_UID={uid}")
+                journal.seek_head()
+                if not journal._next():
+                    continue
+                first = last = journal._get_realtime()
+                journal.seek_tail()
+                if journal._previous():
+                    last = journal._get_realtime()
+                else:  # the list of its entries is damaged
+                    journal.seek_head()
+                    while journal._next():
+                        last = journal._get_realtime()
+                found.append(JournalBoot(boot, first, last))
+    except OSError as error:
+        raise JournalUnreadableError(f"the journal can't be read: {error.strerror}") from error
     return sorted(found, key=lambda each: each.first)
 
 
@@ -347,10 +352,12 @@ class JournalQuery:
                 pending = False
                 try:
                     fields = journal._get_all()
-                    boot = _text(fields.get("_BOOT_ID", b""))
-                    given = Times(journal._get_realtime(), journal._get_monotonic().timestamp)
+                    monotonic, of_head = journal._get_monotonic()
+                    stated = text_of(fields, "_BOOT_ID")
+                    boot = stated if _BOOT.match(stated) else of_head.hex()
+                    given = Times(journal._get_realtime(), monotonic)
                     entry = JournalEntry(fields, journal._get_cursor(), boot, given.monotonic, given.realtime)
-                except OSError:
+                except (OSError, ValueError):  # ValueError: damage in the name of a field
                     continue
                 yield self._timed(entry, given)
         except OSError as error:

@@ -22,8 +22,12 @@ def first_after(uid: int, boot_id: str, realtime: int) -> int | None:
         for _ in range(_LOOKED_AT):
             if not journal._next():
                 break
-            when: int = journal._get_realtime()
-            if when > realtime and row_of(JournalEntry(journal._get_all(), "", boot_id, 0, when)) is not None:
+            try:
+                when: int = journal._get_realtime()
+                fields = journal._get_all()
+            except (OSError, ValueError):  # damaged; ValueError: in the name of a field
+                continue
+            if when > realtime and row_of(JournalEntry(fields, "", boot_id, 0, when)) is not None:
                 return when
         return None
     finally:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from systemd import _reader
 
 from helmd.journal.lines import PrintedLine, last_lines
-from tests.store.journals import SECOND, START, UID, append, flip_bit, line
+from helmd.journal.tail import first_after
+from tests.store.journals import BOOT_A, SECOND, START, UID, append, flip_bit, flip_bit_of, line
 
 UNIT = "hivematrix-core.service"
 FIRST, SECOND_RUN = "1" * 32, "2" * 32
@@ -70,3 +72,14 @@ def test_a_damaged_time_hides_no_line(tmp_path: Path, bit: int, number: int, inv
     # The first line of a run has none before it by which it could be known.
     assert texts(found) == expected or number == 20
     assert all(at(99) <= each.seconds <= at(120) for each in found if each.message != f"second {number - 20}")
+
+
+@pytest.mark.parametrize("bit", [7, 59])
+def test_a_damaged_line_hides_no_other(tmp_path: Path, bit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of its field is not UTF-8, or there is none."""
+    append(tmp_path / "a.journal", [printed(f"line {n}", 1 + n) for n in range(5)])
+    flip_bit_of(tmp_path / "a.journal", b"MESSAGE=line 3", bit)
+    assert texts(lines_of(tmp_path)) == ["line 0", "line 1", "line 2", "line 4"]
+    open_journal = _reader._Reader
+    monkeypatch.setattr(_reader, "_Reader", lambda _: open_journal(0, str(tmp_path)))
+    assert first_after(UID, BOOT_A, START + int(3.5 * SECOND)) == START + 5 * SECOND

@@ -9,10 +9,11 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from systemd import _reader
 
 from helmd.cli.logs.format import OutputLine, format_named
 from helmd.journal.keys import JournalKeys
-from helmd.journal.query import Found, JournalQuery, Wanted, this_boot
+from helmd.journal.query import Found, JournalBoot, JournalQuery, Wanted, boots, this_boot
 from helmd.model.ingest.own_entries import PostedRow
 from helmd.model.logs.entry import HTTP, LogRow, datetime_of
 from helmd.model.logs.level import LEVELS, level_named, levels_named
@@ -20,7 +21,18 @@ from helmd.model.logs.parsing.journal_fields import Value
 from helmd.model.logs.timestamps import iso_timestamp
 from helmd.systemd.timestamp import parse_timestamp
 from tests.signing import action_fields, posted_fields
-from tests.store.journals import BOOT_A, BOOT_B, SECOND, START, UID, append, continue_numbers, flip_bit, line
+from tests.store.journals import (
+    BOOT_A,
+    BOOT_B,
+    SECOND,
+    START,
+    UID,
+    append,
+    continue_numbers,
+    flip_bit,
+    flip_bit_of,
+    line,
+)
 from tests.waiting import WITHIN, until
 
 REMARK = {"_SYSTEMD_USER_UNIT": "init.scope", "USER_UNIT": "hivematrix-core.service", "SYSLOG_IDENTIFIER": "systemd"}
@@ -139,6 +151,39 @@ def test_a_damaged_time_ends_nothing(tmp_path: Path, field: str, bit: int, numbe
         for found in shown:
             meant = START + (1 + int(found.row.message.split()[1])) * SECOND
             assert abs(found.entry.realtime - meant) < 5 * SECOND, found.row.message
+
+
+@pytest.mark.parametrize(
+    ("content", "bit", "lost"),
+    [
+        pytest.param(b"MESSAGE=line 7", 7, {7}, id="a name that is not UTF-8"),
+        pytest.param(b"MESSAGE=line 7", 59, {7}, id="no name"),
+        pytest.param(b"_BOOT_ID=", 8, set(), id="no boot"),
+        pytest.param(b"_BOOT_ID=", 102, set(), id="a boot that is no number"),
+    ],
+)
+def test_a_damaged_field_ends_nothing(tmp_path: Path, content: bytes, bit: int, lost: set[int]) -> None:
+    append(tmp_path / "a.journal", [line("of another boot", SECOND, boot=BOOT_B, realtime=START)])
+    append(tmp_path / "b.journal", [line(f"line {n}", (1 + n) * SECOND) for n in range(20)])
+    flip_bit_of(tmp_path / "b.journal", content, bit)
+    text = ["of another boot", *(f"line {n}" for n in range(20) if n not in lost)]
+    assert ask(tmp_path, Wanted()) == text
+    with JournalQuery(UID, Wanted(), tmp_path) as query:
+        assert [found.row.boot_id for found in query.forward()] == [BOOT_B] + [BOOT_A] * (len(text) - 1)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_boots_are_listed_also_after_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool) -> None:
+    append(tmp_path / "a.journal", [line("text", n * SECOND) for n in (1, 2, 3)])
+    append(tmp_path / "b.journal", [line("text", SECOND, boot=BOOT_B, realtime=START + 60 * SECOND)])
+    if damaged:
+        flip_bit_of(tmp_path / "a.journal", b"_BOOT_ID=", 36, "n_entries")
+    open_journal = _reader._Reader
+    monkeypatch.setattr(_reader, "_Reader", lambda _: open_journal(0, str(tmp_path)))
+    assert boots(UID) == [
+        JournalBoot(BOOT_A, START + SECOND, START + 3 * SECOND),
+        JournalBoot(BOOT_B, START + 60 * SECOND, START + 60 * SECOND),
+    ]
 
 
 def test_last_lines_are_ordered(journal: Path) -> None:
