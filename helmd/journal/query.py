@@ -20,7 +20,7 @@ from helmd.model.errors import HelmError
 from helmd.model.logs.entry import HELM, MESSAGE_LIMIT, SEARCH_LIMIT, LogRow
 from helmd.model.logs.parsing.entry_times import STEP, Times
 from helmd.model.logs.parsing.journal_fields import JournalEntry, message_of, row_of, text_of, with_realtime_field
-from helmd.model.logs.parsing.position import parse_cursor
+from helmd.model.logs.parsing.position import Cursor, parse_cursor
 from helmd.model.suite.names import (
     HELM_SERVICE,
     HELM_UNITS,
@@ -204,6 +204,8 @@ class JournalQuery:
         for entry in self._walk(self._journal._next):
             self._newest = entry.cursor
             if until is not None and entry.realtime > until:
+                if self._has_earlier_behind(entry, until):
+                    continue
                 return
             if (since is None or entry.realtime >= since) and (found := self._chosen(entry)):
                 yield found
@@ -283,15 +285,22 @@ class JournalQuery:
 
         journald begins new files then, so the last time of each file that ends before ENTRY is sufficient.
         """
+        number, headers = self._numbered_as(entry)
+        return any(header.tail_seqnum < number and header.tail_realtime >= time for header in headers)
+
+    def _has_earlier_behind(self, entry: JournalEntry, time: int) -> bool:
+        """Return whether entries from behind ENTRY may have times up to TIME, likewise."""
+        number, headers = self._numbered_as(entry)
+        return any(header.head_seqnum > number and header.head_realtime <= time for header in headers)
+
+    def _numbered_as(self, entry: JournalEntry) -> "tuple[int, list[Header]]":
+        """Return the sequence number of ENTRY, and the headers of the files whose numbers can be compared with it."""
         if self._headers is None:
             from helmd.journal.files import PLACES, headers_below
 
             self._headers = headers_below(PLACES if self._directory is None else (self._directory,))
-        cursor = parse_cursor(entry.cursor)
-        return cursor is not None and any(
-            header.seqnum_id == cursor.seqnum_id and header.tail_seqnum < cursor.seqnum and header.tail_realtime >= time
-            for header in self._headers
-        )
+        cursor = parse_cursor(entry.cursor) or Cursor("", 0, "")
+        return cursor.seqnum, [header for header in self._headers if header.seqnum_id == cursor.seqnum_id]
 
     def last(self, count: int) -> list[Found]:
         """Return the last COUNT lines, oldest first."""

@@ -172,6 +172,19 @@ def test_a_damaged_field_ends_nothing(tmp_path: Path, content: bytes, bit: int, 
         assert [found.row.boot_id for found in query.forward()] == [BOOT_B] + [BOOT_A] * (len(text) - 1)
 
 
+def test_the_clock_was_set_back(tmp_path: Path) -> None:
+    """journald began a new file then. What was written before that is dated after the end that is asked for."""
+    for file, began, shown in (("ahead", 0, 100), ("back", 10, 0)):
+        entries = [line(f"{file} {n}", (began + n) * SECOND, realtime=START + (shown + n) * SECOND) for n in (1, 2)]
+        append(tmp_path / f"{file}.journal", entries)
+    continue_numbers(tmp_path / "back.journal", tmp_path / "ahead.journal", 3)
+    assert ask(tmp_path, Wanted()) == ["ahead 1", "ahead 2", "back 1", "back 2"]
+    assert ask(tmp_path, Wanted(until=START + 50 * SECOND)) == ["back 1", "back 2"]
+    assert ask(tmp_path, Wanted(since=START + SECOND, until=START + SECOND)) == ["back 1"]
+    assert ask(tmp_path, Wanted(since=START + 50 * SECOND)) == ["ahead 1", "ahead 2"]
+    assert ask(tmp_path, Wanted(since=START + 101 * SECOND, until=START + 101 * SECOND)) == ["ahead 1"]
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_boots_are_listed_also_after_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool) -> None:
     append(tmp_path / "a.journal", [line("text", n * SECOND) for n in (1, 2, 3)])
