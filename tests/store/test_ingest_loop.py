@@ -40,6 +40,8 @@ from tests.waiting import WITHIN, eventually
 
 SHARE = Path(__file__).resolve().parents[2]
 FORMATS = load_formats(layout({}, SHARE, UID, SHARE))
+RUNAWAY = "[formats.mine]\norder = 1\nfirst = '@'\npattern = '@(?P<message>(?:a+)+)\\$'\n"
+"""A format that takes practically for ever for some lines."""
 
 
 class Daemon:
@@ -600,8 +602,7 @@ async def test_records_of_actions_come_in_once_and_forged_ones_are_lines(databas
 async def test_a_pattern_that_takes_for_ever_does_not_stop_ingest(
     database: Database, journal: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = "[formats.mine]\norder = 1\nfirst = '@'\npattern = '@(?P<message>(?:a+)+)\\$'\n"
-    formats = read_formats([ConfigSource("formats.toml", source)])
+    formats = read_formats([ConfigSource("formats.toml", RUNAWAY)])
     hostile = "@" + "a" * 60 + "!"
     append(journal / "a.journal", [*numbered(1, 10), line(hostile, 2 * SECOND), line("11", 3 * SECOND)])
     daemon = Daemon(journal, database.store, database.owner, formats=formats)
@@ -615,6 +616,23 @@ async def test_a_pattern_that_takes_for_ever_does_not_stop_ingest(
     assert [text for text in warnings if "formats.mine" in text] == [
         "formats.mine in formats.toml takes too long; it is not used until the configuration is reloaded"
     ]
+
+
+async def test_a_pattern_is_bounded_for_the_part_of_a_line_that_a_step_of_the_clock_ends(
+    database: Database, journal: Path
+) -> None:
+    # Some seconds, not for ever: a test could not be ended meanwhile.
+    hostile = "@" + "a" * 25 + "!"
+    ahead = START + 3600 * SECOND
+    # With one entry alone it would count as damage to that.
+    entries = [line("0", SECOND, fields={"_PID": "9"}), line(hostile, SECOND + 1, fields={"_LINE_BREAK": "line-max"})]
+    entries += [line(str(n), SECOND + 1 + n, realtime=ahead + n, fields={"_PID": "9"}) for n in range(1, 5)]
+    append(journal / "a.journal", entries)
+    formats = read_formats([ConfigSource("formats.toml", RUNAWAY)])
+    daemon = Daemon(journal, database.store, database.owner, formats=formats)
+    async with daemon.running():
+        assert await stored(database, 6) == [*numbers(0, 4), hostile]
+    assert daemon.loop.disabled == ["formats.mine"]
 
 
 async def test_what_was_kept_and_can_not_be_read_stops_nothing(database: Database, journal: Path) -> None:

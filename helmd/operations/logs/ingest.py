@@ -273,7 +273,7 @@ class Ingest:
                 self._active_at = time.monotonic()
                 with self._watchdog:
                     assembler.take(batch.entries)
-                self._check_clock(chunk, batch.entries)
+                    self._check_clock(chunk, batch.entries)
             chunk.position = batch.position or chunk.position
             with self._watchdog:
                 self._expire(batch.at_end, batch.position)
