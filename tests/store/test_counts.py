@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -53,6 +53,16 @@ async def test_totals_of_arbitrary_ranges(connection: Connection, stored: list[S
             for entry in stored
         )
         assert await total(connection, wanted, 10.0) == Total(expected), wanted
+
+
+@pytest.mark.parametrize("hour", [22, 23])
+async def test_totals_from_the_last_hours_of_the_year_9999_on(
+    connection: Connection, stored: list[StoredEntry], hour: int
+) -> None:
+    """Python has no time to which they could be rounded up."""
+    start = datetime(9999, 12, 31, hour, 59, 59, 500_000, tzinfo=UTC)
+    assert await total(connection, LogFilter(start=start), 10.0) == Total(0)
+    assert await total(connection, LogFilter(end=start), 10.0) == Total(len(stored))
 
 
 @pytest.mark.parametrize("text", [None, "err"])

@@ -25,6 +25,8 @@ _FEW_ENTRIES = 50_000
 """Number of rows that can be scanned within the time limit of a count."""
 _SAMPLE, _SAMPLE_SECONDS = 2_000, 0.2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+"""Later than all entries (``make_log_partition``). A later time may have none that it can be rounded up to."""
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 Where = tuple[list[sql.Composable], list[object]]
@@ -152,6 +154,7 @@ def _floor(timestamp: datetime, step: timedelta) -> datetime:
 
 
 def _ceiling(timestamp: datetime, step: timedelta) -> datetime:
+    timestamp = min(timestamp, _LATEST)
     return timestamp + (_EPOCH - timestamp) % step
 
 
@@ -205,7 +208,7 @@ def _rollup_parts(wanted: LogFilter, column: sql.Composable) -> list[tuple[sql.C
         first = last = end
     if start is not None and first is not None and start < first:
         parts.append(_count_rows(replace(wanted, end=first), column))
-    if end is not None and last is not None and last < end and first != end:
+    if end is not None and last is not None and last < end:
         parts.append(_count_rows(replace(wanted, start=last), column))
     first_hour = None if first is None else _ceiling(first, _HOUR)
     last_hour = None if last is None else _floor(last, _HOUR)
