@@ -242,6 +242,25 @@ async def test_an_index_that_was_broken_off_is_made_again(
     assert await (await owner.execute("SHOW lock_timeout")).fetchone() == ("200ms",)
 
 
+@pytest.mark.usefixtures("small")
+async def test_indexes_of_ranges_go_also_if_their_removal_was_broken_off(
+    connection: Connection, owner: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(connection, rows(150))
+    assert len(await index_text(owner, BASE)) == 1
+    with monkeypatch.context() as killed:
+
+        async def end(*_: object) -> None:
+            raise asyncio.CancelledError
+
+        killed.setattr(sealing, "_drop_ranges", end)
+        with pytest.raises(asyncio.CancelledError):
+            await seal(owner, OVER, lambda *_: True, True)
+    assert len((await find(connection, LogFilter(text="line"), 200)).entries) == 150
+    assert await seal(owner, OVER, lambda *_: True, True) == [LEAF]
+    assert indexes(database) == {f"{LEAF}_text", f"{LEAF}_trace"}
+
+
 async def test_what_expired_goes_with_its_counts(connection: Connection, owner: Connection, database: Database) -> None:
     await append(connection, random_rows(800, seed=1))
     now = BASE + 8 * DAY

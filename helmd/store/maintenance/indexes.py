@@ -118,8 +118,9 @@ async def seal(connection: Connection, now: datetime, is_idle: Callable[[str, in
             # VACUUM also sets the visibility map, so that counting needs index-only scans.
             async with unlimited(connection):
                 await connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(table))
-            await connection.execute("UPDATE log_partitions SET sealed = true WHERE leaf = %s", (leaf.name,))
+            # First, since an interrupted run is only continued on partitions that are not sealed.
             await _drop_ranges(connection, leaf, ())
+            await connection.execute("UPDATE log_partitions SET sealed = true WHERE leaf = %s", (leaf.name,))
         sealed.append(leaf.name)
     return sealed
 
