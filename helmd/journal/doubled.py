@@ -8,15 +8,10 @@ the entry was written, and write_to_journal() retries.)
 Two lines of one text are printed in one microsecond often enough, so only the first entry of a file is considered.
 """
 
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 
-from helmd.journal.files import PLACES, SIGNATURE
+from helmd.journal.files import HEADER_SIZE, PLACES, journal_directories, parse_header
 from helmd.model.logs.parsing.position import parse_cursor
-
-_HEADER = struct.Struct("<8s64x16s80xQ")
-"""Signature, seqnum_id at 72 and head_entry_seqnum at 168 (JOURNAL_FILE_FORMAT, systemd.io)."""
 
 Number = tuple[str, int]
 
@@ -43,11 +38,11 @@ class Doubles:
         return self._begins_a_file((here.seqnum_id, here.seqnum))
 
     def _begins_a_file(self, number: Number) -> bool:
-        directories = dict(self._directories())
-        if directories != self._seen:
-            self._seen = directories
+        present = dict(journal_directories(self._places))
+        if present != self._seen:
+            self._seen = present
             self._first.clear()
-            self._empty = [path for directory in directories for path in directory.glob("*.journal")]
+            self._empty = [path for directory in present for path in directory.glob("*.journal")]
         # A file without entries may have got its first one since.
         still_empty = []
         for path in self._empty:
@@ -59,23 +54,11 @@ class Doubles:
         self._empty = still_empty
         return number in self._first
 
-    def _directories(self) -> Iterator[tuple[Path, int]]:
-        """Yield the directories of files, with their modification times."""
-        for place in self._places:
-            try:
-                for directory in (place, *(path for path in place.iterdir() if path.is_dir())):
-                    yield directory, directory.stat().st_mtime_ns
-            except OSError:
-                continue
-
 
 def _first_number(path: Path) -> Number | None:
     try:
         with path.open("rb") as file:
-            start = file.read(_HEADER.size)
+            header = parse_header(file.read(HEADER_SIZE))
     except OSError:
         return None
-    if len(start) < _HEADER.size:
-        return None
-    signature, seqnum_id, first = _HEADER.unpack(start)
-    return (seqnum_id.hex(), first) if signature == SIGNATURE else None
+    return None if header is None else (header.seqnum_id, header.head_seqnum)

@@ -1,13 +1,11 @@
 """The numbers of an account's entries in journal files, by their own indexes, for comparison with those read."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from systemd import id128
 
-from helmd.journal.files import PLACES, DamagedError, JournalFile, journal_files
+from helmd.journal.files import PLACES, DamagedError, JournalFile, journal_directories, journal_files
 from helmd.model.logs.parsing.entry_times import Times, plausible_times
 from helmd.model.logs.parsing.position import Cursor, Position, parse_cursor
 
@@ -80,7 +78,7 @@ class FileSet:
                 continue
             if file.is_final() and self._is_over(file):
                 self._close_file(inode)
-        changed = dict(self._directories())
+        changed = dict(journal_directories(self._places))
         if changed != self._changed:
             self._changed = changed
             self._list()
@@ -223,14 +221,3 @@ class FileSet:
             return True
         head = file.entries().entry(0)
         return head is None or head.boot_id != header.boot_id
-
-    def _directories(self) -> Iterator[tuple[Path, int]]:
-        """Yield where there are files, and when one came or went last."""
-        for place in self._places:
-            try:
-                with os.scandir(place) as entries:
-                    directories = [place, *(Path(entry.path) for entry in entries if entry.is_dir())]
-                for directory in directories:
-                    yield directory, directory.stat().st_mtime_ns
-            except OSError:
-                continue

@@ -18,7 +18,7 @@ from helmd.model.logs.parsing.entry_times import NEIGHBOURS, Times, plausible_ti
 
 PLACES = (Path("/var/log/journal"), Path("/run/log/journal"))
 """Directories of journal files (systemd-journald.service(8))."""
-SIGNATURE = b"LPKSHHRH"
+_SIGNATURE = b"LPKSHHRH"
 PATTERNS = ("*.journal", "*.journal~", "*/*.journal", "*/*.journal~")
 """Files below a place that libsystemd reads; journald renames those that it finds damaged to ``.journal~``."""
 
@@ -32,7 +32,6 @@ ARCHIVED = 2
 """STATE_ARCHIVED: the file is not written any more. (An idle one is offline.)"""
 
 _DATA, _FIELD, _ENTRY, _ENTRY_ARRAY = 1, 2, 3, 6
-_OBJECT = struct.Struct("<BB6xQ")
 _DATA_OBJECT = struct.Struct("<BB6xQ 16xQQQQ")
 """Its next_field_offset, entry_offset, entry_array_offset and n_entries follow the object's type, flags and size."""
 _FIELD_OBJECT = struct.Struct("<BB6xQ 8xQQ")
@@ -100,7 +99,7 @@ def parse_header(raw: bytes) -> Header | None:
     if len(raw) < _HEADER.size:
         return None
     signature, _, incompatible, state, file_id, machine_id, boot_id, seqnum_id, *numbers = _HEADER.unpack_from(raw)
-    if signature != SIGNATURE:
+    if signature != _SIGNATURE:
         return None
     ids = (file_id.hex(), machine_id.hex(), boot_id.hex(), seqnum_id.hex())
     return Header(bool(incompatible & _COMPACT), state, *ids, *numbers)
@@ -416,6 +415,18 @@ def journal_files(places: tuple[Path, ...]) -> Iterator[Path]:
     """Yield the journal files below PLACES."""
     for place in places:
         yield from sorted(path for pattern in PATTERNS for path in place.glob(pattern))
+
+
+def journal_directories(places: tuple[Path, ...]) -> Iterator[tuple[Path, int]]:
+    """Yield the directories of the files below PLACES, and when a file came or went last: st_mtime_ns in stat(2)."""
+    for place in places:
+        try:
+            with os.scandir(place) as entries:
+                found = [place, *(Path(entry.path) for entry in entries if entry.is_dir())]
+            for directory in found:
+                yield directory, directory.stat().st_mtime_ns
+        except OSError:
+            continue
 
 
 def headers_below(places: tuple[Path, ...]) -> list[Header]:

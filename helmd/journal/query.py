@@ -439,5 +439,6 @@ def _text(raw: bytes) -> str:
 
 def hidden_files() -> list[Path]:
     """Return journal files of this machine that this process may not read."""
-    places = (Path("/var/log/journal"), Path("/run/log/journal"))
-    return [file for place in places for file in sorted(place.glob("*/*.journal")) if not os.access(file, os.R_OK)]
+    from helmd.journal.files import PLACES
+
+    return [file for place in PLACES for file in sorted(place.glob("*/*.journal")) if not os.access(file, os.R_OK)]

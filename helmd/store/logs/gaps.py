@@ -12,6 +12,13 @@ _REPORTED_AFTER = timedelta(days=1)
 """How long after a gap its entry may be dated."""
 
 
+_GAPS = (
+    "SELECT context ->> 'gap', (context ->> 'since')::timestamptz, (context ->> 'until')::timestamptz,"
+    " (context ->> 'at_most')::bigint FROM {} WHERE service_name = 'helm' AND level = 'WARNING' AND source = 'helm'"
+    " AND context ->> 'gap' IN ('lost', 'unreadable')"
+)
+
+
 class StoredGap(NamedTuple):
     """Lines that are missing between two times; ``why`` is a `Missing`, ``at_most`` None when it can't be known."""
 
@@ -25,10 +32,9 @@ async def gaps_since(connection: Connection, since: datetime) -> list[StoredGap]
     """Return the newest gaps that end after SINCE, at most 20. Raises StoreError."""
     with store_errors("gaps can't be read"):
         cursor = await connection.execute(
-            "SELECT context ->> 'gap', (context ->> 'since')::timestamptz, (context ->> 'until')::timestamptz,"
-            " (context ->> 'at_most')::bigint FROM log_entries WHERE service_name = 'helm' AND level = 'WARNING'"
-            " AND source = 'helm' AND timestamp >= %s AND context ->> 'gap' IN ('lost', 'unreadable')"
-            " ORDER BY timestamp DESC LIMIT %s",
+            sql.SQL(_GAPS + " AND timestamp >= %s ORDER BY timestamp DESC LIMIT %s").format(
+                sql.Identifier("log_entries")
+            ),
             (since, _MOST),
         )
         return [StoredGap(*row) async for row in cursor]
@@ -53,10 +59,7 @@ async def gaps_between(connection: Connection, since: datetime, until: datetime,
             if not leaves:
                 return []
             one = sql.SQL(
-                "SELECT context ->> 'gap', (context ->> 'since')::timestamptz, (context ->> 'until')::timestamptz,"
-                " (context ->> 'at_most')::bigint FROM {} WHERE service_name = 'helm' AND level = 'WARNING'"
-                " AND source = 'helm' AND context ->> 'gap' IN ('lost', 'unreadable')"
-                " AND (context ->> 'since')::timestamptz < %s AND (context ->> 'until')::timestamptz > %s"
+                _GAPS + " AND (context ->> 'since')::timestamptz < %s AND (context ->> 'until')::timestamptz > %s"
             )
             parts = sql.SQL(" UNION ALL ").join(one.format(sql.Identifier(leaf)) for leaf in leaves)
             statement = sql.SQL("SELECT * FROM ({}) AS gaps ORDER BY 3 DESC LIMIT {}").format(parts, sql.Literal(_MOST))

@@ -26,11 +26,7 @@ _INCREASES = (
     " FROM metric_five_minutes AS point JOIN metric_series AS series ON series.id = point.series"
     " WHERE series.tags = '{}' AND series.metric_name = %s AND point.begins >= %s) AS counted GROUP BY 1"
 )
-_LAST = (
-    "SELECT service_name, max(slot) FROM (SELECT service_name, level, slot FROM log_counts_hour WHERE slot >= %(since)s"
-    " UNION ALL SELECT service_name, level, slot FROM log_counts_minute WHERE slot >= %(since)s) AS counted"
-    " WHERE level = ANY (%(levels)s) GROUP BY 1"
-)
+_LAST = "SELECT service_name, max(slot) FROM log_counts_minute WHERE slot >= %s AND level = ANY (%s) GROUP BY 1"
 
 
 async def minute_values(
@@ -57,10 +53,7 @@ async def increases(connection: Connection, name: str, since: datetime) -> Mappi
 
 
 async def last_of_levels(connection: Connection, levels: Collection[str], since: datetime) -> Mapping[str, datetime]:
-    """Return the minute, or the hour if it is long ago, of each service's last entry with one of LEVELS.
-
-    Raises StoreError.
-    """
+    """Return the minute of each service's last entry with one of LEVELS since SINCE. Raises StoreError."""
     with store_errors("log entries can't be counted"):
-        cursor = await connection.execute(_LAST.encode(), {"levels": list(levels), "since": since})
+        cursor = await connection.execute(_LAST, (since, list(levels)))
         return {service: slot async for service, slot in cursor}
