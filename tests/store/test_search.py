@@ -214,8 +214,9 @@ async def test_a_time_limit_of_zero_is_reported_and_can_be_continued(connection:
     assert page.searched_to == page.next.timestamp
     again = await find(connection, LogFilter(), 100, page_cursor_of(str(page.next)))
     assert len(again.entries) == 30
-    with pytest.raises(UsageError, match="offset"):
-        await find(connection, LogFilter(), 10, offset=5_000, seconds=0.0)
+    for offset in (1, 5_000):
+        with pytest.raises(UsageError, match="offset"):
+            await find(connection, LogFilter(), 10, offset=offset, seconds=0.0)
 
 
 async def test_invalid_and_slow_expressions(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:

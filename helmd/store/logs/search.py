@@ -144,6 +144,9 @@ class _Search:
             if self._behind == begun and self._wanted.expressions and self._limit_set:
                 # No progress was made: a client that continues at this cursor would repeat the search endlessly.
                 raise UsageError("q: the regular expression takes too long", hint="Simplify it.") from None
+            if len(self._found) < offset:
+                # Who continues at this cursor would get entries that were to be skipped.
+                raise _offset_error() from None
             reached = self._behind or self._beginning()
             return Page(tuple(self._found[offset : offset + limit]), reached, reached.timestamp)
         found = tuple(self._found[offset : offset + limit])
@@ -197,7 +200,7 @@ class _Search:
                 self._behind = PageCursor(*(await self._ask(f"{place} OFFSET {offset - 1:d} LIMIT 1", given))[0])
                 return True
         except (_OutOfTimeError, psycopg.errors.QueryCanceled):
-            raise UsageError("offset: is too large for this search", hint="Use next_cursor as cursor.") from None
+            raise _offset_error() from None
         return False
 
     def _of_day(self, day: Sequence[Leaf]) -> tuple[str, list[object]]:
@@ -390,6 +393,10 @@ class _Search:
             self._keeps_plans |= keep_plan
             await limit_statements(self._connection, left, keep_plans=self._keeps_plans, few=self._wanted.few)
             self._limit_set = left
+
+
+def _offset_error() -> UsageError:
+    return UsageError("offset: is too large for this search", hint="Use next_cursor as cursor.")
 
 
 def cursor_of(entry: StoredEntry) -> PageCursor:
