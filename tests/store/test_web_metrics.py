@@ -57,6 +57,7 @@ async def test_metrics(served: Served) -> None:
     assert datetime.fromisoformat(mean["timestamp"]) == NOW
     assert (await served.get("/api/metrics/core", "billing"))[0] == 403
     for wrong in (
+        {"metric_name": "memory_mb,\0"},
         {"step": "0"},
         {"step": "x"},
         {"start_time": "yesterday"},

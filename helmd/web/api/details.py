@@ -107,6 +107,8 @@ class Details:
         if step is not None and step > LONGEST_STEP:
             raise UsageError(f"step: must be at most {LONGEST_STEP} seconds")
         names = frozenset(name.strip() for name in given.get("metric_name", "").split(",")) - {""}
+        if any("\0" in name for name in names):
+            raise UsageError("metric_name: must not contain a NUL character")
         reading = self._metrics.read(observed.name, start, end, names or None, step)
         return json_response(await run_while_connected(request, reading))
 
