@@ -187,13 +187,14 @@ async def test_a_store_of_before_partitions_is_taken_over(database: Database) ->
             owner.execute("DELETE FROM log_entries")
 
 
-def test_ranges_of_days_are_the_same_wherever_one_begins() -> None:
+@pytest.mark.parametrize("oldest_first", [False, True])
+def test_ranges_of_days_are_the_same_wherever_one_begins(oldest_first: bool) -> None:
     found = [
         Leaf(f"log_entries_{kept}_0", kept, date(2026, 3, 10) - timedelta(days=n), (0,), True)
         for n in range(200)
         for kept in (30, 90)
     ]
-    days = group_by_day(found)
+    days = group_by_day(found)[:: -1 if oldest_first else 1]
     portioned = [list(growing_groups(days[begin:], 64)) for begin in range(100)]
     for begin, some in enumerate(portioned):
         assert [day for chunk in some for day in chunk] == days[begin:]

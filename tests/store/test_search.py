@@ -101,11 +101,13 @@ def random_filter(chosen: random.Random) -> LogFilter:
     )
 
 
-async def all_pages(connection: Connection, wanted: LogFilter, limit: int, seconds: float = 30.0) -> list[StoredEntry]:
+async def all_pages(
+    connection: Connection, wanted: LogFilter, limit: int, seconds: float = 30.0, *, oldest_first: bool = False
+) -> list[StoredEntry]:
     found: list[StoredEntry] = []
     place: PageCursor | None = None
     while True:
-        page = await find(connection, wanted, limit, place, seconds=seconds)
+        page = await find(connection, wanted, limit, place, seconds=seconds, oldest_first=oldest_first)
         found += page.entries
         assert len(page.entries) <= limit
         if page.next is None:
@@ -149,6 +151,8 @@ async def test_every_filter_returns_its_matches_page_by_page(
         expected = [entry for entry in stored if is_wanted(wanted, entry.row)]
         hits += bool(expected)
         assert await all_pages(connection, wanted, chosen.choice((1 + len(expected) // 5, 1_000))) == expected, wanted
+        reverse = await all_pages(connection, wanted, 1 + len(expected) // 3, oldest_first=True)
+        assert reverse == expected[::-1], wanted
         assert (await total(connection, wanted, 30.0)).entries == len(expected), wanted
         offset = chosen.randrange(len(expected) + 2)
         page = await find(connection, wanted, 7, offset=offset, seconds=WITHIN)

@@ -79,16 +79,16 @@ def group_by_day(found: Iterable[Leaf]) -> list[list[Leaf]]:
 
 
 def growing_groups(days: Sequence[Sequence[Leaf]], most: int) -> Iterator[Sequence[Sequence[Leaf]]]:
-    """Yield DAYS in groups of 1, 4, 16 and so on, up to MOST days.
+    """Yield DAYS, in either direction, in groups of 1, 4, 16 and so on, up to MOST days.
 
     The boundaries of groups depend on the calendar only, not on where a search begins: so searches use the same
     statements, for which PostgreSQL has plans.
     """
     begin, size = 0, 1
     while begin < len(days):
-        last = days[begin][0].day.toordinal() // size * size
+        block = days[begin][0].day.toordinal() // size
         end = begin + 1
-        while end < len(days) and days[end][0].day.toordinal() >= last:
+        while end < len(days) and days[end][0].day.toordinal() // size == block:
             end += 1
         yield days[begin:end]
         begin, size = end, min(4 * size, most)
