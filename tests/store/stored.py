@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -14,6 +15,8 @@ from helmd.store.ingest.logs import Appended, Appender
 from helmd.store.logs import search
 from helmd.store.logs.columns import READ_SQL
 from helmd.store.logs.entries import StoredEntry
+from helmd.store.metrics.metrics import MetricSample, append_samples
+from helmd.store.metrics.service_status import StatusRow
 from helmd.store.session import Connection
 
 BASE = datetime(2026, 3, 10, tzinfo=UTC)
@@ -82,3 +85,29 @@ async def everything(connection: Connection) -> list[StoredEntry]:
         sql.SQL("SELECT {} FROM log_entries ORDER BY timestamp DESC, id DESC").format(READ_SQL)
     )
     return [StoredEntry(number, LogRow(*rest)) async for number, *rest in cursor]
+
+
+async def put_samples(connection: Connection, samples: Sequence[MetricSample]) -> None:
+    """Store samples in a transaction of their own."""
+    async with connection.transaction():
+        await append_samples(connection, samples)
+
+
+async def read_samples(
+    connection: Connection, service: str, start: datetime, end: datetime, name: str | None = None
+) -> tuple[MetricSample, ...]:
+    """Return one service's samples from START up to but not including END, oldest first."""
+    cursor = await connection.execute(
+        "SELECT service_name, timestamp, metric_name, metric_value, tags FROM service_metrics"
+        " WHERE service_name = %s AND timestamp >= %s AND timestamp < %s"
+        " AND (%s::text IS NULL OR metric_name = %s) ORDER BY timestamp, id",
+        (service, start, end, name, name),
+    )
+    return tuple([MetricSample(*row) async for row in cursor])
+
+
+async def read_statuses(connection: Connection) -> tuple[StatusRow, ...]:
+    """Return the states of all services, by name."""
+    columns = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(StatusRow))
+    cursor = await connection.execute(sql.SQL("SELECT {} FROM service_status ORDER BY service_name").format(columns))
+    return tuple([StatusRow(*row) async for row in cursor])

@@ -13,11 +13,11 @@ from helmd.model.logs.retention import HOLD_SECONDS, METRIC_DAYS, Partition
 from helmd.operations.diagnostics.store import _findings
 from helmd.store.ingest.requests import KEPT_HOURS, PostedStore, RefusedError, Request, drop_old_requests
 from helmd.store.maintenance.expiry import drop_partitions, expire, retention_warnings
-from helmd.store.metrics.metrics import MetricSample, put_samples, read_samples
-from helmd.store.metrics.service_status import StatusRow, put_statuses, read_statuses
+from helmd.store.metrics.metrics import MetricSample
+from helmd.store.metrics.service_status import StatusRow, put_statuses
 from helmd.store.session import Connection
 from tests.store.conftest import Database
-from tests.store.stored import append, everything
+from tests.store.stored import append, everything, put_samples, read_samples, read_statuses
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)

@@ -15,10 +15,11 @@ from helmd.store.ingest.journal import IngestTakenError, JournalStore, PositionM
 from helmd.store.ingest.logs import Appender
 from helmd.store.logs.columns import with_values
 from helmd.store.maintenance.migrate import migrate
-from helmd.store.metrics import metrics
 from helmd.store.metrics import service_status as status
+from helmd.store.metrics.metrics import MetricSample
 from helmd.store.session import Pool, connect, deadline
 from tests.store.conftest import Database
+from tests.store.stored import put_samples, read_samples, read_statuses
 from tests.waiting import eventually
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -187,20 +188,20 @@ async def test_statuses_are_kept_one_a_service(migrated: Database) -> None:
         await status.put_statuses(connection, [other, first])
         await status.put_statuses(connection, [later])
         await status.put_statuses(connection, [first])
-        assert await status.read_statuses(connection) == (later, other)
+        assert await read_statuses(connection) == (later, other)
         await status.drop_statuses(connection, ["nexus"])
-        assert await status.read_statuses(connection) == (other,)
+        assert await read_statuses(connection) == (other,)
 
 
 async def test_samples_come_back_in_order(migrated: Database) -> None:
     times = [NOW + timedelta(seconds=n) for n in range(9)]
-    samples = [metrics.MetricSample("core", time, "cpu_percent", time.second / 3, {"n": str(time)}) for time in times]
-    elsewhere = metrics.MetricSample("nexus", NOW, "cpu_percent", 1.0)
+    samples = [MetricSample("core", time, "cpu_percent", time.second / 3, {"n": str(time)}) for time in times]
+    elsewhere = MetricSample("nexus", NOW, "cpu_percent", 1.0)
     async with Pool(migrated.store, "test") as pool, pool.connection("testing") as connection:
-        await metrics.put_samples(connection, [*reversed(samples), elsewhere])
+        await put_samples(connection, [*reversed(samples), elsewhere])
         end = NOW + timedelta(seconds=8)
-        assert await metrics.read_samples(connection, "core", NOW, end) == tuple(samples[:8])
-        assert await metrics.read_samples(connection, "core", NOW, end, "memory_mb") == ()
+        assert await read_samples(connection, "core", NOW, end) == tuple(samples[:8])
+        assert await read_samples(connection, "core", NOW, end, "memory_mb") == ()
 
 
 async def test_a_pool_opens_without_a_server_and_says_what_is_wrong(database: Database, tmp_path: object) -> None:

@@ -14,11 +14,10 @@ from helmd.store.ingest import takeover
 from helmd.store.ingest.takeover import take_over
 from helmd.store.logs.counts import total
 from helmd.store.maintenance.migrate import migrate, migrations
-from helmd.store.metrics.metrics import MetricSample, put_samples, read_samples
-from helmd.store.metrics.service_status import read_statuses
+from helmd.store.metrics.metrics import MetricSample
 from helmd.store.session import connect
 from tests.store.conftest import Database
-from tests.store.stored import append, everything, find, random_rows
+from tests.store.stored import append, everything, find, put_samples, random_rows, read_samples, read_statuses
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)

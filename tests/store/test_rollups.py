@@ -17,11 +17,12 @@ from helmd.model.logs.retention import FIVE_MINUTE_DAYS, METRIC_DAYS, MINUTE_DAY
 from helmd.store.ingest import takeover
 from helmd.store.maintenance.expiry import expire, retention_warnings
 from helmd.store.maintenance.migrate import migrate, migrations
-from helmd.store.metrics.metrics import MetricSample, put_samples, read_samples
+from helmd.store.metrics.metrics import MetricSample
 from helmd.store.session import Connection, connect
 from tests.campaign import scaled
 from tests.store.conftest import Database
 from tests.store.log_server import Served, serving
+from tests.store.stored import put_samples, read_samples
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)

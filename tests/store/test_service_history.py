@@ -7,10 +7,10 @@ import pytest
 from helmd.operations.logs.reader import LogReader
 from helmd.operations.monitoring import service_history
 from helmd.operations.monitoring.service_history import ServiceHistory
-from helmd.store.metrics.metrics import MetricSample, put_samples
+from helmd.store.metrics.metrics import MetricSample
 from helmd.store.session import Connection, Pool
 from tests.store.conftest import Database
-from tests.store.stored import append, random_rows
+from tests.store.stored import append, put_samples, random_rows
 from tests.waiting import eventually
 
 

@@ -15,6 +15,7 @@ import helmd
 from helmd.model.api.log_views import LogViewRequest
 from helmd.model.errors import StoreError
 from helmd.model.logs.filter import LogFilter
+from helmd.model.metrics.steps import RAW, Span
 from helmd.operations.logs.reader import LogReader
 from helmd.store.ingest.ingested import lines_between, newest_id, stored_up_to
 from helmd.store.ingest.journal import JournalStore
@@ -23,8 +24,7 @@ from helmd.store.logs.listen import Listener
 from helmd.store.maintenance.expiry import retention_warnings
 from helmd.store.maintenance.indexes import connect_as_owner
 from helmd.store.maintenance.migrate import migrate
-from helmd.store.metrics.metrics import read_samples
-from helmd.store.metrics.service_status import read_statuses
+from helmd.store.metrics.history import newest_samples
 from helmd.store.session import Connection, Pool, connect
 from tests.store.conftest import Database
 from tests.waiting import WITHIN, eventually
@@ -123,8 +123,7 @@ POOLED: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "stored_up_to": lambda connection: stored_up_to(connection, "machine", 1000, "boot"),
     "newest_id": newest_id,
     "lines_between": lambda connection: lines_between(connection, 0, 10),
-    "read_samples": lambda connection: read_samples(connection, "core", NOW, NOW),
-    "read_statuses": read_statuses,
+    "newest_samples": lambda connection: newest_samples(connection, "core", Span(NOW, NOW, 1, RAW), None, 10),
     "gaps_since": lambda connection: gaps_since(connection, NOW),
     "retention_warnings": lambda connection: retention_warnings(connection, NOW),
 }

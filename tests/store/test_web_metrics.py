@@ -11,9 +11,10 @@ from click.testing import CliRunner, Result
 from helmd.cli.metrics import metrics_command
 from helmd.model.errors import UsageError
 from helmd.model.logs.entry import LogRow
-from helmd.store.metrics.metrics import MetricSample, put_samples
+from helmd.store.metrics.metrics import MetricSample
 from helmd.store.session import connect
 from tests.store.log_server import Served
+from tests.store.stored import put_samples
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=5)
 

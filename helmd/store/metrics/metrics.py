@@ -1,11 +1,11 @@
-"""Writing and reading samples of metrics."""
+"""Writing samples of metrics."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from helmd.store.session import Connection, store_errors
+from helmd.store.session import Connection
 
 _COPY = "COPY service_metrics (service_name, timestamp, metric_name, metric_value, tags) FROM STDIN"
 
@@ -21,15 +21,8 @@ class MetricSample:
     tags: Mapping[str, str] | None = None
 
 
-async def put_samples(connection: Connection, samples: Sequence[MetricSample]) -> None:
-    """Store samples, all or none; a trigger adds them to the roll-ups. Raises StoreError."""
-    with store_errors("metrics can't be stored"):
-        async with connection.transaction():
-            await append_samples(connection, samples)
-
-
 async def append_samples(connection: Connection, samples: Sequence[MetricSample]) -> None:
-    """Store samples within the caller's transaction. Raises psycopg.Error."""
+    """Store samples within the caller's transaction; a trigger adds them to the roll-ups. Raises psycopg.Error."""
     async with connection.cursor() as cursor:
         days = sorted({sample.timestamp.astimezone(UTC).date() for sample in samples})
         await cursor.execute("SELECT make_metric_partition(day) FROM unnest(%s::date[]) AS days (day)", (days,))
@@ -44,17 +37,3 @@ async def append_samples(connection: Connection, samples: Sequence[MetricSample]
 def tags_text(sample: MetricSample) -> str:
     """Return the tags of a sample as JSON."""
     return json.dumps(dict(sample.tags or {}), ensure_ascii=False)
-
-
-async def read_samples(
-    connection: Connection, service: str, start: datetime, end: datetime, name: str | None = None
-) -> tuple[MetricSample, ...]:
-    """Return one service's samples from START up to but not including END, oldest first. Raises StoreError."""
-    with store_errors("metrics can't be read"):
-        cursor = await connection.execute(
-            "SELECT service_name, timestamp, metric_name, metric_value, tags FROM service_metrics"
-            " WHERE service_name = %s AND timestamp >= %s AND timestamp < %s"
-            " AND (%s::text IS NULL OR metric_name = %s) ORDER BY timestamp, id",
-            (service, start, end, name, name),
-        )
-        return tuple([MetricSample(*row) async for row in cursor])

@@ -37,9 +37,6 @@ _PUT = sql.SQL(
     places=sql.SQL(", ").join(sql.Placeholder() * len(_COLUMNS)),
     excluded=sql.SQL(", ").join(sql.SQL("excluded.") + sql.Identifier(name) for name in _COLUMNS),
 )
-_GET = sql.SQL("SELECT {} FROM service_status ORDER BY service_name").format(
-    sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
-)
 
 
 async def put_statuses(connection: Connection, rows: Sequence[StatusRow]) -> None:
@@ -54,10 +51,3 @@ async def drop_statuses(connection: Connection, keep: Sequence[str]) -> None:
     """Delete the rows of services other than KEEP. Raises StoreError."""
     with store_errors("service states can't be tidied"):
         await connection.execute("DELETE FROM service_status WHERE service_name <> ALL (%s)", (list(keep),))
-
-
-async def read_statuses(connection: Connection) -> tuple[StatusRow, ...]:
-    """Return all rows, by name. Raises StoreError."""
-    with store_errors("service states can't be read"):
-        cursor = await connection.execute(_GET)
-        return tuple([StatusRow(*row) async for row in cursor])
