@@ -14,13 +14,12 @@ _MAPS = Path("/proc/self/maps")
 _FIELDS = 6
 
 
-def release_pages() -> int:
-    """Release the resident pages of mapped journal files; return how many bytes are mapped.
+def release_pages() -> None:
+    """Release the resident pages of mapped journal files.
 
     Takes at most a millisecond, and does not change what is read.
     """
     madvise = _libc().madvise
-    mapped = 0
     # proc(5): range, permissions, offset, device, inode, path.
     for line in _MAPS.read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=_FIELDS - 1)
@@ -28,8 +27,6 @@ def release_pages() -> int:
             continue  # MADV_DONTNEED discards the data of private mappings
         first, end = (int(number, 16) for number in fields[0].split("-"))
         madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
-        mapped += end - first
-    return mapped
 
 
 def trim_heap() -> None:

@@ -91,7 +91,7 @@ async def follow_by_polling(conninfo: str, seen: list[tuple[int, str]], writing:
     try:
         while True:
             over = writing.done()
-            found = await entries.after(connection, seen[-1][0] if seen else 0, None, PAGE)
+            found = await entries.after(connection, seen[-1][0] if seen else 0, 2**62, PAGE)
             seen += [(entry.id, entry.row.message) for entry in found]
             if over and not found:
                 return

@@ -98,7 +98,7 @@ class StoreMaintenance:
             newest = await newest_entry(connection)
         # A wrong clock would create partitions for each of its steps. Writers create those that they need.
         if is_plausible(now, newest):
-            await make_ahead(connection, sorted(set(self._retentions())), now)
+            await make_ahead(connection, self._retentions(), now)
 
     async def _expire(self, connection: Connection) -> None:
         now = time.monotonic()

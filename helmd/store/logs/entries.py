@@ -147,7 +147,7 @@ async def entry(connection: Connection, number: int) -> StoredEntry | None:
 async def after(
     connection: Connection,
     last_seen: int,
-    up_to: int | None,
+    up_to: int,
     limit: int,
     leaves: Sequence[str] = (),
     wanted: LogFilter | None = None,
@@ -157,8 +157,8 @@ async def after(
     LEAVES are the partitions to search; empty means all. Raises StoreError.
     """
     met, given = conditions(wanted) if wanted is not None else ([], [])
-    met = [sql.SQL("id > %s"), *([sql.SQL("id <= %s")] if up_to is not None else []), *met]
-    values = [last_seen, *([up_to] if up_to is not None else []), *given]
+    met = [sql.SQL("id > %s"), sql.SQL("id <= %s"), *met]
+    values = [last_seen, up_to, *given]
     one = sql.SQL("(SELECT {columns} FROM {leaf} WHERE {met} ORDER BY id LIMIT {limit})")
     parts = [
         one.format(columns=READ_SQL, leaf=sql.Identifier(leaf), met=where(met), limit=sql.Literal(limit))

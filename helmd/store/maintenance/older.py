@@ -14,12 +14,11 @@ OLDER_TABLES = ("log_entries", "service_status", "service_metrics")
 _NEEDED = frozenset({"id", "timestamp", "service_name", "level", "message"})
 
 
-async def set_older_aside(connection: Connection) -> list[str]:
-    """Rename the tables of an older Helm, if there are any, in the caller's transaction; return their names.
+async def set_older_aside(connection: Connection) -> None:
+    """Rename the tables of an older Helm, if there are any, in the caller's transaction.
 
     Raises StoreError if the tables with these names are of another program, and psycopg.Error.
     """
-    found = []
     for table in OLDER_TABLES:
         columns = await columns_of(connection, table)
         if not columns:
@@ -43,5 +42,3 @@ async def set_older_aside(connection: Connection) -> list[str]:
             await connection.execute(
                 sql.SQL("ALTER TABLE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier((OLDER + name)[:63]))
             )
-        found.append(table)
-    return found

@@ -15,6 +15,8 @@ T = TypeVar("T")
 _ATTEMPTS = 3
 MOST_DAYS = 64
 """Maximum number of days per statement, where execution takes less time than planning."""
+_DAYS_AHEAD = 2
+"""Number of days after today of which partitions are created in advance."""
 _NAME = re.compile(r"log_entries_\d{1,3}_\d{8}\Z")
 
 
@@ -104,12 +106,12 @@ async def retry_if_dropped(reading: Callable[[], Awaitable[T]]) -> T:
     return await reading()
 
 
-async def make_ahead(connection: Connection, retentions: Sequence[int], now: datetime, days: int = 2) -> int:
-    """Create the missing partitions of today and the following DAYS; return how many. Raises StoreError."""
+async def make_ahead(connection: Connection, retentions: Iterable[int], now: datetime) -> int:
+    """Create the missing partitions of today and the following days; return how many. Raises StoreError."""
     made = 0
     with store_errors("partitions can't be created in advance"):
         for retention in sorted(set(retentions)):
-            for ahead in range(days + 1):
+            for ahead in range(_DAYS_AHEAD + 1):
                 day = (now.astimezone(UTC) + timedelta(days=ahead)).date()
                 cursor = await connection.execute("SELECT make_log_partition(%s::smallint, %s)", (retention, day))
                 made += await cursor.fetchone() == (True,)
