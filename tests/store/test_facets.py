@@ -12,8 +12,10 @@ from helmd.model.logs.filter import log_filter_of
 from helmd.model.logs.matching import matches
 from helmd.store.logs import facets
 from helmd.store.logs.entries import StoredEntry
+from helmd.store.logs.gaps import gaps_between
+from helmd.store.session import Connection
 from tests.store.log_server import NOW, Served, rows
-from tests.store.stored import append, everything
+from tests.store.stored import BASE, CLASSES, append, everything
 from tests.store.test_query_language import varied
 
 FIELDS = ("service", "level", "source", "stream", "host", "user", "context.status", "context.http.method", "context")
@@ -143,3 +145,14 @@ async def test_gaps_are_beside_a_histogram(served: Served) -> None:
     said = {"since": since, "until": until, "why": "lost", "at_most": 12}
     assert await gaps("admin", 10) == await gaps("admin", 4) == [said]
     assert await gaps("admin", 2) == await gaps("billing", 10) == []
+
+
+async def test_a_gap_is_found_though_later_days_have_warnings_and_partitions_of_all_classes(
+    connection: Connection,
+) -> None:
+    day = timedelta(days=1)
+    context = {"gap": "lost", "since": (BASE - day).isoformat(), "until": BASE.isoformat(), "at_most": 12}
+    later = [BASE + n * day for n in range(16)]
+    found = [LogRow(time, service, "WARNING", "text") for time in later for service in ("helm", *CLASSES)]
+    await append(connection, [LogRow(BASE, "helm", "WARNING", "Lines may be missing", context, source=HELM), *found])
+    assert [gap.at_most for gap in await gaps_between(connection, BASE - day, later[-1], 10.0)] == [12]

@@ -43,14 +43,14 @@ async def gaps_since(connection: Connection, since: datetime) -> list[StoredGap]
 async def gaps_between(connection: Connection, since: datetime, until: datetime, seconds: float) -> list[StoredGap]:
     """Return the newest gaps of which a part is between SINCE and UNTIL, at most 20. Raises StoreError.
 
-    Rollups say on which days there can be any: asking all days takes longer.
+    Rollups say which partitions can have any: asking all takes longer.
     """
     with store_errors("gaps can't be read"):
         async with connection.transaction():
             await limit_statements(connection, seconds)
             cursor = await connection.execute(
-                "SELECT leaf FROM log_partitions WHERE day IN ("
-                "SELECT (slot AT TIME ZONE 'UTC')::date FROM log_counts_hour"
+                "SELECT leaf FROM log_partitions WHERE (day, retention) IN ("
+                "SELECT (slot AT TIME ZONE 'UTC')::date, retention FROM log_counts_hour"
                 " WHERE service_name = 'helm' AND level = 'WARNING' AND slot >= %s AND slot < %s)"
                 " ORDER BY day DESC LIMIT %s",
                 (since - timedelta(hours=1), until + _REPORTED_AFTER, _MOST_LEAVES),
