@@ -41,7 +41,7 @@ from tests.waiting import WITHIN, eventually
 SHARE = Path(__file__).resolve().parents[2]
 FORMATS = load_formats(layout({}, SHARE, UID, SHARE))
 RUNAWAY = "[formats.mine]\norder = 1\nfirst = '@'\npattern = '@(?P<message>(?:a+)+)\\$'\n"
-"""A format that takes practically for ever for some lines."""
+"""A format that practically never ends for some lines."""
 
 
 class Daemon:
@@ -621,7 +621,7 @@ async def test_a_pattern_that_takes_for_ever_does_not_stop_ingest(
 async def test_a_pattern_is_bounded_for_the_part_of_a_line_that_a_step_of_the_clock_ends(
     database: Database, journal: Path
 ) -> None:
-    # Some seconds, not for ever: a test could not be ended meanwhile.
+    # Seconds, not hours: a test can't be ended meanwhile.
     hostile = "@" + "a" * 25 + "!"
     ahead = START + 3600 * SECOND
     # With one entry alone it would count as damage to that.

@@ -380,7 +380,7 @@ def test_memory_of_the_files_is_given_back(tmp_path: Path, monkeypatch: pytest.M
             assert resident(file) <= most
             if after > len(texts):
                 assert resident(file) > 3000
-                assert release_pages() > 0
+                release_pages()
                 assert resident(file) == 0
 
 

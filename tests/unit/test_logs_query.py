@@ -159,7 +159,7 @@ def test_a_damaged_time_ends_nothing(tmp_path: Path, field: str, bit: int, numbe
         pytest.param(b"MESSAGE=line 7", 7, {7}, id="a name that is not UTF-8"),
         pytest.param(b"MESSAGE=line 7", 59, {7}, id="no name"),
         pytest.param(b"_BOOT_ID=", 8, set(), id="no boot"),
-        pytest.param(b"_BOOT_ID=", 102, set(), id="a boot that is no number"),
+        pytest.param(b"_BOOT_ID=", 102, set(), id="a boot that is not hexadecimal"),
     ],
 )
 def test_a_damaged_field_ends_nothing(tmp_path: Path, content: bytes, bit: int, lost: set[int]) -> None:
