@@ -1,9 +1,11 @@
 """Days expire in a real store: logs with their counts, metrics, posted batches; whatever the clock says."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from psycopg import AsyncConnection
 
 from helmd.model.errors import StoreError
 from helmd.model.logs.entry import LogRow
@@ -11,6 +13,7 @@ from helmd.model.logs.parsing.journal_fields import gap_row
 from helmd.model.logs.parsing.position import Gap, Missing
 from helmd.model.logs.retention import HOLD_SECONDS, METRIC_DAYS, Partition
 from helmd.operations.diagnostics.store import _findings
+from helmd.store.ingest import requests
 from helmd.store.ingest.requests import KEPT_HOURS, PostedStore, RefusedError, Request, drop_old_requests
 from helmd.store.maintenance.expiry import drop_partitions, expire, retention_warnings
 from helmd.store.metrics.metrics import MetricSample
@@ -115,6 +118,35 @@ async def test_posted_batches_are_remembered_whatever_the_clock(
     await drop_old_requests(owner)
     assert database.query("SELECT count(*) FROM ingest_requests") == [(0,)]
     await posted.close()
+
+
+async def test_a_batch_whose_record_expires_while_it_is_sent_again_is_stored_by_a_retry(
+    connection: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request(str(uuid4()), "codex", "key", 1)
+    await append_posted(database, request)
+    execute = AsyncConnection.execute
+
+    async def expiring(self: AsyncConnection[Any], statement: Any, *values: Any, **options: Any) -> Any:
+        if statement is requests._KNOWN:
+            database.query("DELETE FROM ingest_requests RETURNING 1")
+        return await execute(self, statement, *values, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AsyncConnection, "execute", expiring)
+        with pytest.raises(StoreError, match="expired") as raised:
+            await append_posted(database, request)
+    assert not isinstance(raised.value, RefusedError)
+    assert await append_posted(database, request) == [1]
+    assert database.query("SELECT count(*) FROM log_entries") == [(2,)]
+
+
+async def append_posted(database: Database, request: Request) -> list[int]:
+    posted = await PostedStore.open(database.store, lambda _: 90)
+    try:
+        return await posted.append([request], [[row(NOW)]])
+    finally:
+        await posted.close()
 
 
 async def test_a_state_written_by_a_clock_ahead_is_replaced(connection: Connection) -> None:

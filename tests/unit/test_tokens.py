@@ -103,6 +103,10 @@ GOOD = {**USER, "exp": NOW + 60}
 GOOD_SERVICE = {**SERVICE, "exp": NOW + 60}
 
 
+def test_a_token_that_was_always_valid() -> None:
+    assert check(signed({**GOOD, "nbf": 0})).identity.name == USER["preferred_username"]
+
+
 def without(claims: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in claims.items() if name not in names}
 
@@ -122,6 +126,7 @@ def without(claims: dict[str, Any], *names: str) -> dict[str, Any]:
         ({**GOOD, "exp": 10**400}, "no expiry time"),
         ({**GOOD, "nbf": NOW + 60}, "not valid yet"),
         ({**GOOD, "nbf": "x"}, "not valid yet"),
+        ({**GOOD, "nbf": None}, "not valid yet"),
         (without(GOOD, "sub"), "no subject"),
         ({**GOOD, "sub": ""}, "no subject"),
         ({**GOOD, "sub": 7}, "no subject"),

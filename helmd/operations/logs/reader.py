@@ -140,7 +140,7 @@ class LogReader:
     async def gaps(self, since: datetime, until: datetime) -> list[StoredGap]:
         """As `helmd.store.logs.gaps.gaps_between`. Raises StoreError."""
         async with self._pooled("reading log entries", _QUICK_SECONDS) as connection:
-            return await breakable(connection, gaps_between(connection, since, until, COUNT_SECONDS))
+            return await breakable(connection, gaps_between(connection, since, until, SEARCH_SECONDS))
 
     async def facets(self, wanted: Mapping[str, LogFilter], most: int) -> dict[str, Facet]:
         """As `helmd.store.logs.facets.facets`, within SEARCH_SECONDS. Raises as that, and BusyError."""

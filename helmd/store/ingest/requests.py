@@ -79,7 +79,7 @@ async def register(
 
     No two of them may have the same id, or the same key and service. To be called before rows are appended: waiting
     here for another transaction while holding the appenders' lock could deadlock. BY_JOURNAL says that none of their
-    entries is stored yet. Raises psycopg.Error.
+    entries is stored yet. Raises psycopg.Error; StoreError, if records expired meanwhile: a retry stores the batches.
     """
     if not requests:
         return {}
@@ -102,7 +102,10 @@ async def register(
         by_id[number] = Known(number, entries, count)
         if key is not None:
             by_key[service, key] = by_id[number]
-    return {r.id: by_id.get(r.id) or by_key[r.service_name, r.key or ""] for r in others}
+    known = {r.id: by_id.get(r.id) or by_key.get((r.service_name, r.key or "")) for r in others}
+    if None in known.values():
+        raise StoreError("the record of a posted batch expired while the batch was sent again")
+    return {id_: each for id_, each in known.items() if each is not None}
 
 
 async def note_stored(connection: Connection, stored: Mapping[str, int]) -> None:

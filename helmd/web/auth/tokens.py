@@ -1,7 +1,6 @@
 """Verification of Core's tokens (JWT, RFC 7519) and parsing of its keys (RFC 7517). No I/O: keys and time are given."""
 
 import base64
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,7 +89,8 @@ def verified(token: str, key: RSAPublicKey, now: float) -> Bearer:
     if expires is None:
         raise BadTokenError("the token has no expiry time (exp)")
     bearer = _bearer(claims, expires + LEEWAY)
-    if "nbf" in claims and not (_timestamp(claims, "nbf") or math.inf) - LEEWAY <= now:
+    begins = _timestamp(claims, "nbf") if "nbf" in claims else 0.0
+    if begins is None or begins - LEEWAY > now:
         raise BadTokenError("the token is not valid yet")
     check_time(bearer, now)
     return bearer
