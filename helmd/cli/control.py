@@ -297,7 +297,10 @@ def _say_nothing(sentence: str) -> None:
 def _without_disabled(
     context: Context, registry: Registry, names: Sequence[str], say: Callable[[str], None]
 ) -> tuple[str, ...]:
-    """Return NAMES without disabled services, which it SAYs; these are only started as dependencies of others."""
+    """Return NAMES without disabled services, which are only started as dependencies of others.
+
+    SAY is called with a line about each of these.
+    """
     kept = []
     for name in names:
         service = registry[name]

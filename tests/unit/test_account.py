@@ -265,5 +265,6 @@ def test_root_gets_advice_where_to_verify_an_archive(monkeypatch: pytest.MonkeyP
 
 def test_journalctl_is_recommended_as_it_works_for_system_accounts() -> None:
     """Before systemd 254 --user reads only journals of accounts from uid 1000 on; --user-unit does not need that."""
-    files = [file for file in (TOP / "helmd").rglob("*") if file.suffix in (".py", ".html")]
+    below = [path for name in ("helmd", "docs", "packaging") for path in (TOP / name).rglob("*")]
+    files = [path for path in (*below, *TOP.glob("*.md")) if path.suffix in (".py", ".html", ".md", ".scd")]
     assert [str(file) for file in files if "journalctl --user -u" in file.read_text()] == []

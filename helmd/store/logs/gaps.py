@@ -10,8 +10,6 @@ from helmd.store.session import Connection, limit_statements, store_errors
 _MOST, _MOST_LEAVES = 20, 60
 _REPORTED_AFTER = timedelta(days=1)
 """How long after a gap its entry may be dated."""
-
-
 _GAPS = (
     "SELECT context ->> 'gap', (context ->> 'since')::timestamptz, (context ->> 'until')::timestamptz,"
     " (context ->> 'at_most')::bigint FROM {} WHERE service_name = 'helm' AND level = 'WARNING' AND source = 'helm'"
